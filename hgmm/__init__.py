@@ -1,0 +1,3 @@
+"""hgmm: multimodal heterogeneous graphs on DGL."""
+
+__version__ = "0.1.0"

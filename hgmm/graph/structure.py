@@ -1,0 +1,84 @@
+"""Features for node types that have none: degrees by relation and random numbers tied to the external id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["NUM_RANDOM", "id_noise", "structure_features"]
+
+NUM_RANDOM = 16
+
+
+def id_noise(ids: Sequence[str], *, seed: int, width: int) -> Tensor:
+    """Return standard normal numbers that depend on nothing but the seed and each node's external id.
+
+    A node keeps its numbers when the graph grows or is reordered, which row numbers would not give.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        External ids of ``N`` nodes.
+    seed : int
+        Chooses the family of numbers.
+    width : int
+        Numbers a node.
+
+    Returns
+    -------
+    Tensor
+        ``(N, width)`` float32.
+    """
+    if not len(ids):
+        return torch.zeros(0, width)
+    digest = b"".join(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest() for name in ids)
+    keys = np.frombuffer(digest, dtype="<u8").reshape(-1, 1)
+    with np.errstate(over="ignore"):
+        bits = _mix(keys + np.arange(1, 2 * width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    uniform = (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+    radius = np.sqrt(-2.0 * np.log1p(-uniform[:, :width]))
+    return torch.from_numpy((radius * np.cos(2.0 * np.pi * uniform[:, width:])).astype(np.float32))
+
+
+def _mix(bits: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Scramble 64-bit words (the finaliser of SplitMix64, Steele et al. 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def structure_features(graph: Any, ntype: str, ids: Sequence[str], *, seed: int = 0) -> Tensor:
+    """Return the modality ``structure`` of one node type.
+
+    Parameters
+    ----------
+    graph : dgl.DGLGraph
+        The heterograph.
+    ntype : str
+        The node type.
+    ids : sequence of str
+        External ids of its ``N`` nodes.
+    seed : int, optional
+        Seed of the random part.
+
+    Returns
+    -------
+    Tensor
+        ``(N, R + 16)`` float32: ``log(1 + degree)`` for each of the ``R`` relations that touch the type (in-degree for
+        relations that end here, out-degree for those that start here and end elsewhere), then 16 numbers of `id_noise`.
+    """
+    columns = []
+    for etype in graph.canonical_etypes:
+        if etype[2] == ntype:
+            columns.append(graph.in_degrees(etype=etype))
+        elif etype[0] == ntype:
+            columns.append(graph.out_degrees(etype=etype))
+    noise = id_noise(ids, seed=seed, width=NUM_RANDOM)
+    if not columns:
+        return noise
+    return torch.cat([torch.log1p(torch.stack(columns, dim=1).float()).cpu(), noise], dim=1)

@@ -1,0 +1,52 @@
+"""What hgmm reads from the environment, each variable in one place and validated.
+
+``HGMM_BACKEND`` chooses the kernel implementation, ``HGMM_DATA`` the folder that holds datasets.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hgmm.errors import ConfigError, unknown_name
+
+__all__ = ["BACKENDS", "backend", "data_root"]
+
+BACKENDS = ("auto", "reference")
+
+
+def backend() -> str:
+    """Return the requested kernel implementation.
+
+    Returns
+    -------
+    str
+        ``auto`` (default) or a name in `BACKENDS`.
+
+    Raises
+    ------
+    ConfigError
+        If ``HGMM_BACKEND`` holds another name.
+    """
+    name = os.environ.get("HGMM_BACKEND", "auto") or "auto"
+    if name not in BACKENDS:
+        raise ConfigError(f"environment variable HGMM_BACKEND: {unknown_name('backend', name, BACKENDS)}")
+    return name
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder that holds the files of the official datasets.
+
+    Parameters
+    ----------
+    root : path, optional
+        Wins over the environment variable ``HGMM_DATA``, which wins over the default
+        ``$XDG_DATA_HOME/hgmm`` (``~/.local/share/hgmm``). The folder need not exist.
+    """
+    if root is not None:
+        return Path(root).expanduser()
+    named = os.environ.get("HGMM_DATA")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base).expanduser() / "hgmm"
