@@ -1,0 +1,1 @@
+"""Benchmarks: a correctness gate first, then times and memory of interleaved providers."""
