@@ -1,0 +1,143 @@
+"""Checks of the operators' arguments; each error names operator, argument, rule and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from hgmm.errors import ConfigError, ShapeError, unknown_name
+from hgmm.typing import RelationCSC
+
+__all__ = ["FLOAT_DTYPES", "check_choice", "check_csc", "check_keys", "check_tensor", "describe_tensor"]
+
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_INDEX_DTYPES = (torch.int32, torch.int64)
+
+
+def describe_tensor(x: Tensor | None) -> str:
+    """Return for example ``float32 (5, 2, 4, 8) on cpu``."""
+    if x is None:
+        return "None"
+    return f"{_short(x.dtype)} {tuple(x.shape)} on {x.device}"
+
+
+def check_csc(op: str, csc: RelationCSC) -> None:
+    """Check form, dtype and device of the five index tensors.
+
+    The ids are trusted (`hgmm.graph.csc` builds them). The last row pointers are compared with the number of edges on
+    the CPU only, as reading them on another device would wait for it.
+
+    Raises
+    ------
+    ShapeError
+        Naming the tensor.
+    """
+    for name, x in zip(csc._fields, csc, strict=True):
+        if x.dim() != 1 or x.dtype not in _INDEX_DTYPES:
+            raise ShapeError(
+                f"{op}, argument csc.{name}: expected one dimension of int32 or int64, got {describe_tensor(x)}; "
+                "build it with hgmm.graph.csc"
+            )
+        if x.device != csc.indices.device:
+            raise ShapeError(
+                f"{op}, argument csc.{name}: all index tensors lie on the device of csc.indices, "
+                f"{csc.indices.device}, got {x.device}; move the whole RelationCSC"
+            )
+    for name, x in (("indices_t", csc.indices_t), ("edge_pos_t", csc.edge_pos_t)):
+        if x.numel() != csc.indices.numel():
+            raise ShapeError(
+                f"{op}, argument csc.{name}: expected one entry for each of the {csc.indices.numel()} edges in "
+                f"csc.indices, got {x.numel()}; build it with hgmm.graph.csc"
+            )
+    for name, x in (("indptr", csc.indptr), ("indptr_t", csc.indptr_t)):
+        _check_indptr(op, name, x, csc.indices.numel())
+
+
+def _check_indptr(op: str, name: str, indptr: Tensor, num_edges: int) -> None:
+    if indptr.numel() == 0:
+        raise ShapeError(
+            f"{op}, argument csc.{name}: expected one entry more than nodes, got 0 entries; "
+            "a relation without nodes has the row pointers [0]"
+        )
+    if indptr.device.type == "cpu" and (int(indptr[0]), int(indptr[-1])) != (0, num_edges):
+        raise ShapeError(
+            f"{op}, argument csc.{name}: expected to run from 0 to the number of edges, {num_edges}, "
+            f"got {int(indptr[0])} to {int(indptr[-1])}; build it with hgmm.graph.csc"
+        )
+
+
+def check_tensor(
+    op: str, name: str, x: Tensor, *, letters: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
+    """Check a tensor against the shape, dtype and device that the other arguments imply.
+
+    Parameters
+    ----------
+    op, name : str
+        Operator and argument, for the message.
+    x : Tensor
+        The argument.
+    letters : str
+        The shape in letters, for the message: ``"(N_dst, M, H, D)"``.
+    shape, dtype, device
+        What is expected.
+
+    Raises
+    ------
+    ShapeError
+        Naming the argument.
+    """
+    if x.shape != shape:
+        raise ShapeError(
+            f"{op}, argument {name}: expected shape {letters} = {shape}, got {tuple(x.shape)}; "
+            "the sizes follow from csc and k"
+        )
+    if x.dtype != dtype:
+        raise ShapeError(
+            f"{op}, argument {name}: expected dtype {_short(dtype)}, got {_short(x.dtype)}; cast it before the call"
+        )
+    if x.device != device:
+        raise ShapeError(f"{op}, argument {name}: expected device {device}, got {x.device}; move it before the call")
+
+
+def check_keys(op: str, k: Tensor, csc: RelationCSC) -> None:
+    """Check the keys, from which the sizes M, H, D, the dtype and the device of all other arguments follow.
+
+    Raises
+    ------
+    ShapeError
+        If `k` is not ``(N_src, M, H, D)`` with M, H, D of at least 1, floating, on the device of `csc`.
+    """
+    if k.dim() != 4 or k.shape[0] != csc.num_src or 0 in k.shape[1:]:
+        raise ShapeError(
+            f"{op}, argument k: expected shape (N_src, M, H, D) with N_src = {csc.num_src} from csc.indptr_t and "
+            f"M, H, D of at least 1, got {tuple(k.shape)}; pass the projected keys of the source nodes"
+        )
+    if k.dtype not in FLOAT_DTYPES:
+        raise ShapeError(
+            f"{op}, argument k: expected a dtype of {', '.join(map(_short, FLOAT_DTYPES))}, got {_short(k.dtype)}; "
+            "cast all float arguments"
+        )
+    if k.device != csc.indices.device:
+        raise ShapeError(
+            f"{op}, argument k: expected the device of csc, {csc.indices.device}, got {k.device}; "
+            "move csc to the device of the features"
+        )
+
+
+def check_choice(op: str, name: str, value: str, known: Iterable[str]) -> None:
+    """Check that `value` is one of `known`.
+
+    Raises
+    ------
+    ConfigError
+        Listing the known names.
+    """
+    if value not in known:
+        raise ConfigError(f"{op}, argument {name}: {unknown_name(name, value, known)}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,162 @@
+"""The operators' definitions: loops in float64 over edges, heads and modalities, one scalar at a time.
+
+Written from the equations, not from the package: linear space, explicit sums, no shared code. Autograd through the
+loops gives the gradients' definition.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from hgmm.typing import RelationCSC
+
+ZERO = torch.zeros((), dtype=torch.float64)
+
+
+def _softmax(logits: dict[int, Tensor]) -> dict[int, Tensor]:
+    if not logits:
+        return {}
+    top = max(x.item() for x in logits.values())
+    exps = {key: (x - top).exp() for key, x in logits.items()}
+    total = sum(exps.values(), ZERO)
+    return {key: x / total for key, x in exps.items()}
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    return sum((a * b for a, b in zip(x, y, strict=True)), ZERO)
+
+
+def _row_b1(edges, g, t, has, uniform_nodes, uniform_modalities, num_modalities):
+    """alpha[m][e], lambda[e][m] and b1[e] of one destination and head; `edges` maps an edge to its source."""
+    alpha = {}
+    for m in range(num_modalities):
+        alpha[m] = _softmax({e: ZERO if uniform_nodes else g[e][m] for e, j in edges.items() if m in has[j]})
+    lam = {e: _softmax({m: ZERO if uniform_modalities else t[e][m] for m in has[j]}) for e, j in edges.items()}
+    b1 = {e: sum((lam[e][m] * alpha[m][e] for m in has[j]), ZERO) for e, j in edges.items()}
+    return alpha, lam, b1
+
+
+def _row_logits(edges, g, has, b1, combine, align, gamma):
+    """Return w[e] of the contract's table for the rows with one beta for all modalities."""
+    u = {}
+    for e, j in edges.items():
+        pairs = list(combinations(sorted(has[j]), 2))
+        u[e] = -sum(((g[e][a] - g[e][b]).abs() for a, b in pairs), ZERO) / max(len(pairs), 1)
+    b2 = _softmax(u)
+    if combine == "sharp":
+        return {e: b1[e].log() + (gamma * u[e] if align else 0) for e in edges}
+    if combine == "poster":
+        b1 = _softmax(b1)
+    if combine == "b1" or not align:
+        return b1
+    return {e: b1[e] + b2[e] if combine == "sum" else b1[e] * b2[e] for e in edges}
+
+
+def _row_beta(edges, g, has, alpha, lam, b1, combine, align, gamma, num_modalities):
+    """beta[m][e] for every modality."""
+    if combine == "cross":
+        return alpha
+    if combine == "inf":
+        return {
+            m: _softmax({e: lam[e][m] * alpha[m][e] for e, j in edges.items() if m in has[j]})
+            for m in range(num_modalities)
+        }
+    w = _row_logits(edges, g, has, b1, combine, align, gamma)
+    beta = w if combine == "b1" else _softmax(w)
+    return dict.fromkeys(range(num_modalities), beta)
+
+
+def cross_modal_attention_oracle(
+    csc: RelationCSC,
+    k: Tensor,
+    q_node: Tensor,
+    q_modal: Tensor,
+    v: Tensor,
+    *,
+    present: Tensor | None = None,
+    lambda_weight: Tensor | None = None,
+    combine: str,
+    align: bool = True,
+    gamma: float = 1.0,
+    uniform_nodes: bool = False,
+    uniform_modalities: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return out, lambda_sum and attn of `hgmm.kernels.cross_modal_attention`, in float64."""
+    k, q_node, q_modal, v = (x.double() for x in (k, q_node, q_modal, v))
+    num_src, num_modalities, num_heads, head_size = k.shape
+    num_dst, num_edges = len(csc.indptr) - 1, len(csc.indices)
+    has = {j: {m for m in range(num_modalities) if present is None or present[j, m]} for j in range(num_src)}
+    per_modality = combine in ("cross", "inf")
+    out = [[[torch.zeros(head_size, dtype=torch.float64) for _ in range(num_heads)] for _ in range(num_modalities)]
+           for _ in range(num_dst)]  # fmt: skip
+    lambda_sum = [[[ZERO for _ in range(num_heads)] for _ in range(num_modalities)] for _ in range(num_dst)]
+    attn = [[[ZERO for _ in range(num_heads)] for _ in range(num_modalities)] for _ in range(num_edges)]
+    for i in range(num_dst):
+        row = range(int(csc.indptr[i]), int(csc.indptr[i + 1]))
+        edges = {e: int(csc.indices[e]) for e in row if has[int(csc.indices[e])]}
+        for h in range(num_heads):
+            g = {e: [_dot(q_node[i, m, h], k[j, m, h]) for m in range(num_modalities)] for e, j in edges.items()}
+            t = {e: [_dot(q_modal[i, m, h], k[j, m, h]) for m in range(num_modalities)] for e, j in edges.items()}
+            alpha, lam, b1 = _row_b1(edges, g, t, has, uniform_nodes, uniform_modalities, num_modalities)
+            beta = _row_beta(edges, g, has, alpha, lam, b1, combine, align, gamma, num_modalities)
+            for m in range(num_modalities):
+                with_m = {e: j for e, j in edges.items() if m in has[j]}
+                for e in beta[m]:
+                    attn[e][m][h] = beta[m][e]
+                total = sum((beta[m][e] for e in with_m), ZERO)
+                for e, j in with_m.items():
+                    share = beta[m][e] if present is None else beta[m][e] / total
+                    out[i][m][h] = out[i][m][h] + share * v[j, m, h]
+                    if lambda_weight is not None:
+                        lambda_sum[i][m][h] = lambda_sum[i][m][h] + lambda_weight[j, m].double() * lam[e][m]
+    attn_tensor = _stack(attn, (num_edges, num_modalities, num_heads))
+    return (
+        _stack(out, (num_dst, num_modalities, num_heads, head_size)),
+        None if lambda_weight is None else _stack(lambda_sum, (num_dst, num_modalities, num_heads)),
+        attn_tensor if per_modality else attn_tensor[:, 0],
+    )
+
+
+def inter_node_attention_oracle(
+    csc: RelationCSC,
+    k: Tensor,
+    q: Tensor,
+    v: Tensor,
+    *,
+    present: Tensor | None = None,
+    edge_bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return out and attn of `hgmm.kernels.inter_node_attention`, in float64."""
+    k, q, v = k.double(), q.double(), v.double()
+    num_modalities, num_heads, head_size = k.shape[1:]
+    num_dst, num_edges = len(csc.indptr) - 1, len(csc.indices)
+    out = [[[torch.zeros(head_size, dtype=torch.float64) for _ in range(num_heads)] for _ in range(num_modalities)]
+           for _ in range(num_dst)]  # fmt: skip
+    attn = [[[ZERO for _ in range(num_heads)] for _ in range(num_modalities)] for _ in range(num_edges)]
+    for i in range(num_dst):
+        for m in range(num_modalities):
+            for h in range(num_heads):
+                logits = {}
+                for e in range(int(csc.indptr[i]), int(csc.indptr[i + 1])):
+                    j = int(csc.indices[e])
+                    if present is None or present[j, m]:
+                        bias = ZERO if edge_bias is None else edge_bias[e, m, h].double()
+                        logits[e] = _dot(q[i, m, h], k[j, m, h]) + bias
+                for e, share in _softmax(logits).items():
+                    attn[e][m][h] = share
+                    out[i][m][h] = out[i][m][h] + share * v[int(csc.indices[e]), m, h]
+    return (
+        _stack(out, (num_dst, num_modalities, num_heads, head_size)),
+        _stack(attn, (num_edges, num_modalities, num_heads)),
+    )
+
+
+def _stack(nested: list, shape: tuple[int, ...]) -> Tensor:
+    def flat(x):
+        return [leaf for y in x for leaf in flat(y)] if isinstance(x, list) else [x]
+
+    leaves = flat(nested)
+    return torch.stack(leaves).view(shape) if leaves else torch.zeros(shape, dtype=torch.float64)
