@@ -107,10 +107,11 @@ def official_forward(
     }
     out: dict[str, Any] = {"hidden": [hidden], "messages": [], "lambdas": [], "alphas": [], "betas": []}
     for layer in range(num_layers):
-        attention = {
-            etype: _relation(state, spec, layer, relation_id, etype, ntypes, pairs, hidden, num_heads)
-            for relation_id, (etype, pairs) in enumerate(edges.items())
-        }
+        attention = {}
+        for relation_id, (etype, pairs) in enumerate(edges.items()):
+            type_ids = ntypes.index(etype[0]), ntypes.index(etype[2])
+            ends = hidden[etype[0]], hidden[etype[2]]
+            attention[etype] = _relation(state, spec, f"gcs.{layer}", relation_id, type_ids, pairs, *ends, num_heads)
         messages = {ntype: _mean_over_relations(ntype, attention, hidden[ntype]) for ntype in ntypes}
         hidden = {
             ntype: _update(state, layer, type_id, messages[ntype], hidden[ntype], use_norm)
@@ -176,60 +177,45 @@ def _softmax_by_destination(values: Sequence[Tensor], pairs: Sequence[tuple[int,
 def _relation(
     state: StateDict,
     spec: Variant,
-    layer: int,
+    prefix: str,
     relation_id: int,
-    etype: Etype,
-    ntypes: Sequence[str],
+    type_ids: tuple[int, int],
     pairs: Sequence[tuple[int, int]],
-    hidden: Mapping[str, Tensor],
+    source: Tensor,
+    destination: Tensor,
     num_heads: int,
 ) -> dict[str, Tensor]:
-    """Attention and aggregated messages of one relation in one layer."""
-    source, destination = hidden[etype[0]], hidden[etype[2]]
-    source_id, destination_id = ntypes.index(etype[0]), ntypes.index(etype[2])
-    prefix = f"gcs.{layer}"
+    """Attention and aggregated messages of one relation in one layer; a relation without edges gives zeros."""
     head_size = source.shape[-1] // num_heads
-    modalities = range(spec.num_modalities)
-    messages = [
-        [[source.new_zeros(head_size) for _ in range(num_heads)] for _ in modalities]
-        for _ in range(destination.shape[0])
-    ]
+    messages = torch.zeros_like(destination)
     lambdas = source.new_zeros((len(pairs), num_heads, spec.num_modalities))
     alphas = torch.zeros_like(lambdas)
     betas = source.new_zeros((len(pairs), num_heads))
     for head in range(num_heads):
         part = slice(head * head_size, (head + 1) * head_size)
-        w_node = state[f"{prefix}.relation_att"][relation_id, head]
-        w_message = state[f"{prefix}.relation_msg"][relation_id, head]
-        factor = state[f"{prefix}.relation_pri"][relation_id, head] * spec.temperature
-        if spec.scaled:
-            factor = factor / math.sqrt(head_size)
-        g: list[list[Tensor]] = [[] for _ in modalities]
-        lam: list[list[Tensor]] = []
-        values: list[list[Tensor]] = []
+        g: list[list[Tensor]] = [[] for _ in range(spec.num_modalities)]
+        lam, values = [], []
         for j, i in pairs:
             s = []
-            values.append([])
-            for m in modalities:
-                key = _linear(state, f"{prefix}.k_linears.{source_id}", source[j, m])[part]
-                query = _linear(state, f"{prefix}.q_linears.{destination_id}", destination[i, m])[part]
-                value = _linear(state, f"{prefix}.v_linears.{source_id}", source[j, m])[part]
-                w_modal = state[f"{prefix}.crossmodal.w_m.modal_{m}"][relation_id, head]
-                g[m].append(factor * torch.dot(key @ w_node, query))
-                s.append(torch.dot(key @ w_modal, query))
-                values[-1].append(value @ w_message)
+            for m in range(spec.num_modalities):
+                key = _linear(state, f"{prefix}.k_linears.{type_ids[0]}", source[j, m])[part]
+                query = _linear(state, f"{prefix}.q_linears.{type_ids[1]}", destination[i, m])[part]
+                value = _linear(state, f"{prefix}.v_linears.{type_ids[0]}", source[j, m])[part]
+                scale = spec.temperature / (math.sqrt(head_size) if spec.scaled else 1.0)
+                prior = state[f"{prefix}.relation_pri"][relation_id, head]
+                g[m].append(scale * prior * torch.dot(key @ state[f"{prefix}.relation_att"][relation_id, head], query))
+                s.append(torch.dot(key @ state[f"{prefix}.crossmodal.w_m.modal_{m}"][relation_id, head], query))
+                values.append(value @ state[f"{prefix}.relation_msg"][relation_id, head])
             lam.append(_softmax(s))
-        alpha = [_softmax_by_destination(g[m], pairs) for m in modalities]
+        alpha = [_softmax_by_destination(g[m], pairs) for m in range(spec.num_modalities)]
         beta = _combine(spec.combine, g, lam, alpha, pairs)
         for edge, (_, i) in enumerate(pairs):
             betas[edge, head] = beta[edge]
-            for m in modalities:
+            for m in range(spec.num_modalities):
                 lambdas[edge, head, m] = lam[edge][m]
                 alphas[edge, head, m] = alpha[m][edge]
-                messages[i][m][head] = messages[i][m][head] + beta[edge] * values[edge][m]
-    rows = [torch.cat(heads) for node in messages for heads in node]
-    stacked = torch.stack(rows).reshape(destination.shape) if rows else torch.zeros_like(destination)
-    return {"messages": stacked, "lambdas": lambdas, "alphas": alphas, "betas": betas}
+                messages[i, m, part] += beta[edge] * values[edge * spec.num_modalities + m]
+    return {"messages": messages, "lambdas": lambdas, "alphas": alphas, "betas": betas}
 
 
 def _combine(
