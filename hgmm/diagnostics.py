@@ -1,0 +1,222 @@
+"""What is installed, what works, and what to do about what does not; ``hgmm doctor`` shows it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from hgmm import __version__, settings
+from hgmm.errors import BackendError, ConfigError, HgmmError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["STATUSES", "Finding", "diagnose", "is_broken"]
+
+STATUSES = ("ok", "note", "broken")
+PYTHON_RANGE = ((3, 10), (3, 13))
+_MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Parameters
+    ----------
+    section : str
+        Heading under which it is shown: ``versions``, ``DGL``, ``kernels``, ``data`` or ``machine``.
+    name : str
+        What was looked at.
+    value : str
+        What was found, in words.
+    status : str, optional
+        ``ok``, ``note`` (works, but worth knowing) or ``broken``.
+    fix : str, optional
+        What to do; only where something is broken.
+
+    Raises
+    ------
+    ConfigError
+        If the status is none of the three.
+    """
+
+    section: str
+    name: str
+    value: str
+    status: str = "ok"
+    fix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ConfigError(f"Finding status: {unknown_name('status', self.status, STATUSES)}")
+
+
+def is_broken(findings: Sequence[Finding]) -> bool:
+    """Return whether something in the report keeps hgmm from working."""
+    return any(finding.status == "broken" for finding in findings)
+
+
+def diagnose(root: str | os.PathLike[str] | None = None) -> list[Finding]:
+    """Look at versions, DGL, kernels, data and machine.
+
+    Parameters
+    ----------
+    root : path, optional
+        Folder of the official data sets; default as in `hgmm.settings.data_root`.
+
+    Returns
+    -------
+    list of Finding
+        Sorted by section. A part that cannot be imported gives a finding, never an exception.
+    """
+    findings = [*_versions(), *_dgl()]
+    # Without DGL or torch the remaining parts cannot be imported and would only repeat the news.
+    if not is_broken(findings):
+        findings += [*_kernels(), *_data(root), *_machine()]
+    return findings
+
+
+def _versions() -> Iterator[Finding]:
+    lowest, end = PYTHON_RANGE
+    python = ".".join(map(str, sys.version_info[:3]))
+    if lowest <= sys.version_info[:2] < end:
+        yield Finding("versions", "Python", python)
+    else:
+        fix = "make an environment with Python 3.10, 3.11 or 3.12 and install hgmm there"
+        yield Finding("versions", "Python", python, "broken", fix)
+    yield Finding("versions", "hgmm", f"{__version__} in {Path(__file__).parent}")
+    yield from _requirements()
+
+
+def _requirements() -> Iterator[Finding]:
+    try:
+        required = metadata.requires("hgmm") or []
+    except metadata.PackageNotFoundError:
+        text = "runs from a folder in which it is not installed, so its requirements are not known here"
+        yield Finding("versions", "installation", text, "note")
+        required = ["torch", "dgl", "numpy"]
+    for requirement in map(Requirement, required):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _requirement(requirement)
+
+
+def _requirement(requirement: Requirement) -> Finding:
+    fix = f"run: pip install '{requirement.name}{requirement.specifier}'"
+    try:
+        version = Version(metadata.version(requirement.name))
+    except metadata.PackageNotFoundError:
+        return Finding("versions", requirement.name, "not installed", "broken", fix)
+    if not requirement.specifier.contains(version, prereleases=True):
+        text = f"{version}, but hgmm needs {requirement.specifier}"
+        return Finding("versions", requirement.name, text, "broken", fix)
+    return Finding("versions", requirement.name, str(version))
+
+
+def _dgl() -> Iterator[Finding]:
+    try:
+        from hgmm.dgl_compat import dgl, notes
+    except (HgmmError, ImportError, OSError) as error:
+        fix = "run: pip install --force-reinstall 'dgl>=1.1.3,<2.5'; a DGL that cannot load its library may need "
+        fix += "another torch: pip install 'torch>=2.4'"
+        yield Finding("DGL", "import", f"{type(error).__name__}: {error}", "broken", fix)
+        return
+    for note in notes:
+        yield Finding("DGL", "compatibility", note, "note")
+    if not notes:
+        yield Finding("DGL", "compatibility", "imports as it is; nothing had to be done")
+    g = dgl.heterograph({("a", "to", "b"): ([0, 1, 1], [0, 0, 1])})
+    sampled = dgl.sampling.sample_neighbors(g, {"b": [0]}, fanout=-1).num_edges()
+    if sampled == 2:
+        yield Finding("DGL", "compiled library", "builds a graph and samples neighbours")
+    else:
+        text = f"sampled {sampled} of the 2 neighbours of a node"
+        yield Finding("DGL", "compiled library", text, "broken", "run: pip install --force-reinstall dgl")
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[None]:
+    before = os.environ.get("HGMM_BACKEND")
+    os.environ["HGMM_BACKEND"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HGMM_BACKEND"]
+        else:
+            os.environ["HGMM_BACKEND"] = before
+
+
+def _kernels() -> Iterator[Finding]:
+    try:
+        yield Finding("kernels", "HGMM_BACKEND", settings.backend())
+    except ConfigError as error:
+        yield Finding("kernels", "HGMM_BACKEND", str(error), "broken", "run: unset HGMM_BACKEND")
+    for op, run in _trials().items():
+        for name in settings.BACKENDS[1:]:
+            with _backend(name):
+                yield _try_backend(op, name, run)
+
+
+def _try_backend(op: str, name: str, run: Callable[[], Tensor]) -> Finding:
+    try:
+        out = run()
+    except BackendError as error:
+        return Finding("kernels", op, f"{name}: not available: {error}", "note")
+    # All values are 1 and the weights sum to 1, so the result must be 1.
+    if not ((out - 1).abs() < 1e-5).all():
+        fix = "set HGMM_BACKEND=reference, and reinstall hgmm: pip install --force-reinstall hgmm"
+        return Finding("kernels", op, f"{name}: gives {out.flatten()[0].item():.6g} where 1 is right", "broken", fix)
+    return Finding("kernels", op, f"{name}: works")
+
+
+def _trials() -> dict[str, Callable[[], Tensor]]:
+    import torch
+
+    from hgmm.kernels import cross_modal_attention, inter_node_attention
+    from hgmm.typing import RelationCSC
+
+    csc = RelationCSC(*map(torch.tensor, ([0, 2], [0, 1], [0, 1, 2], [0, 0], [0, 1])))
+    x = torch.ones(2, 2, 1, 4)
+    return {
+        "cross_modal_attention": lambda: cross_modal_attention(csc, x, x[:1], x[:1], x, combine="sharp").out,
+        "inter_node_attention": lambda: inter_node_attention(csc, x, x[:1], x).out,
+    }
+
+
+def _data(root: str | os.PathLike[str] | None) -> Iterator[Finding]:
+    folder = settings.data_root(root)
+    if not folder.is_dir():
+        text = f"{folder} does not exist; the data sets that ship with hgmm do not need it"
+        yield Finding("data", "data root", text, "note")
+        return
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    yield Finding("data", "data root", f"{folder}: {', '.join(found) if found else 'empty'}")
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("machine", "processor", f"{cores} cores usable, torch computes with {torch.get_num_threads()} threads")
+    memory = psutil.virtual_memory()
+    text = f"{memory.available // _MIB:,} MiB of {memory.total // _MIB:,} MiB available"
+    yield Finding("machine", "memory", text)
+    free = shutil.disk_usage(Path.cwd()).free // _MIB
+    yield Finding("machine", "disk", f"{free:,} MiB free in this folder")
+    if torch.cuda.is_available():
+        devices = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        yield Finding("machine", "CUDA", devices)
+    else:
+        yield Finding("machine", "CUDA", "torch sees no CUDA device; everything runs on the processor", "note")
