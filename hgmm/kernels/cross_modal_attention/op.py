@@ -121,8 +121,9 @@ def cross_modal_attention(
     logarithms, so logits hundreds apart, or at +-1e4, give finite results and gradients, and an in-neighbour that alone
     has m gets the whole of ``out_m`` however small its beta.
 
-    The reference backend is deterministic on the CPU for any number of threads; it keeps about ``(4 M + 3) H`` floats
-    an edge for the backward pass and never holds a tensor of size E x M x H x D.
+    The reference backend is deterministic for any number of threads. For the backward pass it keeps about
+    ``(3 M + 4) H`` floats an edge, ``M H`` more with a mask and ``2 M H`` more with `lambda_weight`; it never holds a
+    tensor of size E x M x H x D.
 
     References
     ----------

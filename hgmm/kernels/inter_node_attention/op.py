@@ -66,8 +66,8 @@ def inter_node_attention(
     Notes
     -----
     Differentiable in `k`, `q`, `v` and `edge_bias`, through both results. Accumulates in float32, or float64 for
-    float64 input. The reference backend is deterministic on the CPU for any number of threads; it keeps ``M H`` floats
-    an edge for the backward pass and never holds a tensor of size E x M x H x D.
+    float64 input. The reference backend is deterministic for any number of threads; it keeps ``M H`` floats an
+    edge for the backward pass and never holds a tensor of size E x M x H x D.
 
     References
     ----------
