@@ -35,15 +35,15 @@ _BLOCK_ELEMENTS_ELSEWHERE = 1 << 24
 
 
 class EdgeIndex(NamedTuple):
-    """Both ends of every edge, in CSC order, and the transpose.
+    """Both ends of every edge, in CSC order, and the transpose; all of one index dtype.
 
     Attributes
     ----------
     indptr, src, dst : Tensor
-        ``(N_dst + 1,)`` row pointers and ``(E,)`` ends, int64; `dst` is non-decreasing.
+        ``(N_dst + 1,)`` row pointers and ``(E,)`` ends; `dst` is non-decreasing.
     indptr_t, dst_t, order_t : Tensor
         ``(N_src + 1,)`` row pointers by source, ``(E,)`` destinations sorted by source, and ``(E,)`` positions that
-        sort the edges so, int64.
+        sort the edges so.
     """
 
     indptr: Tensor
@@ -55,9 +55,10 @@ class EdgeIndex(NamedTuple):
 
     @classmethod
     def from_csc(cls, csc: RelationCSC) -> EdgeIndex:
-        """Expand the row pointers of `csc`."""
-        indptr, src, indptr_t, dst_t, order_t = (x.long() for x in csc)
-        rows = torch.arange(csc.num_dst, device=indptr.device)
+        """Expand the row pointers of `csc`; nothing else is copied if its tensors share a dtype."""
+        dtype = csc.indices.dtype
+        indptr, src, indptr_t, dst_t, order_t = (x.to(dtype) for x in csc)
+        rows = torch.arange(csc.num_dst, dtype=dtype, device=src.device)
         dst = rows.repeat_interleave(indptr.diff(), output_size=csc.num_edges)
         return cls(indptr, src, dst, indptr_t, dst_t, order_t)
 
@@ -77,7 +78,7 @@ class EdgeIndex(NamedTuple):
             ``(E_kept,)`` int64 positions they had.
         """
         mask_t = mask[self.order_t]
-        before, before_t = (pad(x.cumsum(0), (1, 0)) for x in (mask, mask_t))
+        before, before_t = (pad(x.cumsum(0), (1, 0)).to(self.src.dtype) for x in (mask, mask_t))
         edges = EdgeIndex(
             indptr=before[self.indptr],
             src=self.src[mask],
@@ -230,7 +231,7 @@ class _GatherSum(torch.autograd.Function):
 
 def _shifted_exp(edges: EdgeIndex, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``z = x - max``, ``exp(z)`` and the rows' sums of it, which are 1 where a row has only ``-inf``."""
-    index = edges.dst.view(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
+    index = edges.dst.long().view(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
     row_max = logits.new_full((edges.indptr.numel() - 1, *logits.shape[1:]), -torch.inf)
     row_max.scatter_reduce_(0, index, logits, "amax")
     row_max.masked_fill_(row_max == -torch.inf, 0)
@@ -245,7 +246,7 @@ class _SegmentSum(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, edges: EdgeIndex) -> Tensor:
         ctx.edges = edges  # type: ignore[attr-defined]  # as above
         rows, width = x.shape[0], x.shape[1:].numel()
-        every = torch.arange(rows, device=x.device)
+        every = torch.arange(rows, dtype=edges.indptr.dtype, device=x.device)
         out = embedding_bag(every, x.reshape(rows, width), edges.indptr, mode="sum", include_last_offset=True)
         return out.view(edges.indptr.numel() - 1, *x.shape[1:])
 
