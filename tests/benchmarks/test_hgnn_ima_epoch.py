@@ -84,6 +84,15 @@ def test_gate_refuses_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "wrong nan" in result.output
 
 
+@pytest.mark.parametrize("modalities", [2, 3])
+def test_hgmm_agrees_with_the_baseline(modalities: int) -> None:
+    losses = hgnn_ima_epoch._gate_losses(
+        ["hgmm", "official-style"],
+        EpochConfig(edges=400, hidden=8, heads=2, layers=2, modalities=modalities, degrees="zipf", in_size=4),
+    )
+    assert losses["hgmm"] == pytest.approx(losses["official-style"], abs=1e-10)
+
+
 def test_named_but_missing_provider_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = hgnn_ima_epoch.PROVIDERS["official-style"]._replace(module="hgmm_not_there.official")
     monkeypatch.setitem(hgnn_ima_epoch.PROVIDERS, "other", missing)
