@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,15 +17,15 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from hgmm.datasets.base import Dataset, DatasetInfo
+from hgmm.datasets.base import Dataset, DatasetInfo, register
 from hgmm.dgl_compat import dgl
 from hgmm.errors import DataError, ShapeError
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
-from hgmm.registry import DATASETS
 from hgmm.typing import CanonicalEtype
 
 __all__ = ["EmojiDataset", "load_emoji", "thumbnail"]
 
+DATA = Path(__file__).parent / "_data"
 FILES = ("emoji.json", "emoji.safetensors")
 CHECKSUMS = "emoji.sha256"
 REINSTALL = "install hgmm again, or rebuild the files with scripts/build_emoji.py"
@@ -67,7 +66,7 @@ INFO = DatasetInfo(
 )
 
 
-@DATASETS.register("emoji")
+@register
 class EmojiDataset(Dataset):
     """The embedded dataset; it needs no files besides the package."""
 
@@ -158,15 +157,11 @@ def _contents() -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
 
 def _read(name: str) -> bytes:
     try:
-        return _data_file(name).read_bytes()
+        return (DATA / name).read_bytes()
     except FileNotFoundError as error:
         raise DataError(
             f"dataset emoji, file {name}: must be in the package, but it is missing; {REINSTALL}"
         ) from error
-
-
-def _data_file(name: str) -> Any:
-    return resources.files("hgmm.datasets") / "_data" / name
 
 
 def _edges(arrays: dict[str, Any]) -> dict[CanonicalEtype, tuple[torch.Tensor, torch.Tensor]]:

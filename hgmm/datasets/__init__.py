@@ -1,0 +1,26 @@
+"""Named datasets, folders of the user's own data, and generated graphs; each becomes a `MultimodalGraph`."""
+
+from __future__ import annotations
+
+from hgmm.datasets import amazon, douban, emoji, imdb
+from hgmm.datasets.base import Dataset, DatasetInfo, OfficialFile, check_published, register, statistics
+from hgmm.datasets.loading import available, fetch, info, load
+from hgmm.datasets.synthetic import synthetic
+
+__all__ = [
+    "Dataset",
+    "DatasetInfo",
+    "OfficialFile",
+    "amazon",
+    "available",
+    "check_published",
+    "douban",
+    "emoji",
+    "fetch",
+    "imdb",
+    "info",
+    "load",
+    "register",
+    "statistics",
+    "synthetic",
+]

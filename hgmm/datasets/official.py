@@ -1,0 +1,372 @@
+"""Datasets that are published as files: what is there, what is absent, and what takes the place of a missing graph."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from hgmm.datasets.base import Dataset, OfficialFile, check_published
+from hgmm.datasets.download import fetch_folder
+from hgmm.datasets.planted import IntArray
+from hgmm.dgl_compat import dgl
+from hgmm.errors import DataError
+from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
+from hgmm.graph.schema import KINDS
+from hgmm.typing import CanonicalEtype
+
+__all__ = [
+    "Counts",
+    "OfficialDataset",
+    "RawGraph",
+    "read_array",
+    "read_matrix",
+    "read_splits",
+    "relation_rows",
+    "with_reverse",
+]
+
+
+SPLIT_KEYS = {"train": "train_idx", "val": "val_idx", "test": "test_idx"}
+
+A = TypeVar("A")
+
+
+class RawGraph(NamedTuple):
+    """What a dataset's graph files hold.
+
+    Attributes
+    ----------
+    num_nodes : mapping of str to int
+        By node type.
+    edges : mapping of (str, str, str) to (ndarray, ndarray)
+        Source and destination numbers by relation.
+    labels : ndarray
+        ``(N,)`` int64 of the target type.
+    splits : mapping of str to ndarray
+        Node numbers of ``train``, ``val`` and ``test``.
+    """
+
+    num_nodes: Mapping[str, int]
+    edges: Mapping[CanonicalEtype, tuple[IntArray, IntArray]]
+    labels: IntArray
+    splits: Mapping[str, IntArray]
+
+
+class Counts(NamedTuple):
+    """The published size of a dataset.
+
+    Attributes
+    ----------
+    nodes : mapping of str to int
+        By node type.
+    edges : mapping of (str, str, str) to int
+        By relation.
+    classes : mapping of str to int
+        Target nodes by class name, in the order of the labels.
+    splits : sequence of int
+        Sizes of train, val and test.
+    """
+
+    nodes: Mapping[str, int]
+    edges: Mapping[CanonicalEtype, int]
+    classes: Mapping[str, int]
+    splits: tuple[int, int, int]
+
+    def published(self) -> dict[str, int | float | list[int]]:
+        """Return the same numbers in the form of `DatasetInfo.published`."""
+        return {
+            **self.nodes,
+            **{etype[1]: number for etype, number in self.edges.items()},
+            "classes": len(self.classes),
+            "class_counts": list(self.classes.values()),
+            "split_sizes": list(self.splits),
+        }
+
+
+class OfficialDataset(Dataset):
+    """A dataset of published files; a subclass says how its graph is read and what its stand-in is."""
+
+    folders: ClassVar[tuple[str, ...]]
+    """Names that the dataset's folder may have."""
+
+    modality_names: ClassVar[tuple[str, ...]]
+    """The published modalities, in the published order."""
+
+    class_names: ClassVar[tuple[str, ...]]
+    """Names of the classes, in the order of the labels."""
+
+    @abstractmethod
+    def read_graph(self, folder: Path) -> RawGraph:
+        """Read the files that hold no modality."""
+
+    @abstractmethod
+    def stand_in(self, source: DataSource) -> MultimodalGraph:
+        """Generate a graph with the published schema and statistics."""
+
+    def read_features(self, file: OfficialFile, folder: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return the ``(N, width)`` features of one file."""
+        return read_matrix(folder / file.path)
+
+    def folder(self, root: Path) -> Path:
+        """Return the dataset's folder: ``root/<name>`` or ``root/hgnn-ima/<name>``, whichever exists."""
+        places = [base / name for name in self.folders for base in (root, root / "hgnn-ima")]
+        return next((place for place in places if place.is_dir()), root / self.folders[0])
+
+    def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:
+        """Return the graph of the published files, of those that are there, or a generated stand-in.
+
+        The graph's `source` is ``official`` if all files are there, ``local`` if features are absent (these modalities
+        are then treated as absent for their node type, and listed), ``synthetic`` if there is no file at all.
+
+        Parameters
+        ----------
+        root : Path
+            The folder that holds datasets, or the one that holds these datasets only.
+        require_official : bool, optional
+            Raise unless all files are there.
+
+        Raises
+        ------
+        DataError
+            If the graph's files are there in part only, a file is damaged, a number differs from the published ones, or
+            `require_official` is set and a file is missing.
+        """
+        folder = self.folder(root)
+        absent = [file for file in self.info.official_files if not (folder / file.path).is_file()]
+        there = [file for file in self.info.official_files if file not in absent]
+        needed = [file.path for file in absent if file.modality is None]
+        if absent and (require_official or (there and needed)):
+            raise DataError(self._missing(folder, [file.path for file in absent]))
+        if not there:
+            return self.stand_in(self._synthetic_source(folder, absent))
+        graph = self._assemble(folder, there, absent)
+        check_published(graph, self.info)
+        return graph
+
+    def fetch(self, root: Path) -> list[Path]:
+        """Download the files that are not there yet with gdown and return the paths of all.
+
+        Raises
+        ------
+        DataError
+            If gdown or the network is missing, or the published folder lacks a file; it says where to put the files.
+        """
+        wanted = [file.path for file in self.info.official_files]
+        return fetch_folder(self.info.url, wanted, names=self.folders, into=self.folder(root))
+
+    def _missing(self, folder: Path, paths: Sequence[str]) -> str:
+        name = self.info.name
+        return (
+            f"dataset {name}: {len(paths)} of {len(self.info.official_files)} published files are missing in {folder}: "
+            f"{', '.join(paths)}; run: hgmm datasets fetch {name}, or download them from {self.info.url}"
+        )
+
+    def _synthetic_source(self, folder: Path, absent: Sequence[OfficialFile]) -> DataSource:
+        note = (
+            f"synthetic stand-in: the published files of {self.info.name!r} are not in {folder}, so a generated graph "
+            "with the published schema and statistics takes their place; scores on it say nothing about the real data "
+            f"(to get the files: hgmm datasets fetch {self.info.name})"
+        )
+        return DataSource("synthetic", absent=tuple(file.path for file in absent), note=note)
+
+    def _source(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> DataSource:
+        sums = {file.path: _sha256(folder / file.path) for file in there}
+        names = tuple(f"{file.ntype}.{file.modality}" for file in absent)
+        listed = ", ".join(f"{name} ({file.path})" for name, file in zip(names, absent, strict=True))
+        note = f"real data of {self.info.name!r}, treated as absent: {listed}" if absent else ""
+        kind = "local" if absent else "official"
+        return DataSource(kind, files=tuple(sums), sha256=sums, absent=names, note=note)
+
+    def _assemble(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
+        raw = self.read_graph(folder)
+        g = dgl.heterograph(
+            {etype: (torch.from_numpy(src), torch.from_numpy(dst)) for etype, (src, dst) in raw.edges.items()},
+            num_nodes_dict=dict(raw.num_nodes),
+        )
+        specs: dict[str, dict[str, ModalitySpec]] = {ntype: {} for ntype in raw.num_nodes}
+        for file in there:
+            if file.modality is None or file.ntype is None:
+                continue
+            values = self.read_features(file, folder)
+            if len(values) != raw.num_nodes[file.ntype]:
+                raise DataError(
+                    f"{folder / file.path}: must have one row for each of the {raw.num_nodes[file.ntype]} nodes of "
+                    f"type {file.ntype!r}, got {len(values)}; {_again(self.info.name)}"
+                )
+            g.nodes[file.ntype].data[file.modality] = torch.from_numpy(values)
+            kind = file.modality if file.modality in KINDS else "other"
+            specs[file.ntype][file.modality] = ModalitySpec(kind, values.shape[1], file.path)
+        _put_labels(g.nodes[self.info.target].data, raw, where=f"dataset {self.info.name}")
+        schema = GraphSchema(
+            tuple(raw.num_nodes),
+            tuple(raw.edges),
+            specs,
+            target=self.info.target,
+            classes=self.class_names,
+            # A published modality of which no file is there stays on the axis, so that a model may fill it.
+            modality_names=self.modality_names if any(specs.values()) else (),
+        )
+        return MultimodalGraph(g, schema, source=self._source(folder, there, absent), name=self.info.name)
+
+
+def _put_labels(data: MutableMapping[str, torch.Tensor], raw: RawGraph, *, where: str) -> None:
+    total = len(raw.labels)
+    data["label"] = torch.from_numpy(raw.labels)
+    for name, index in raw.splits.items():
+        outside = index[(index < 0) | (index >= total)]
+        if len(outside):
+            raise DataError(
+                f"{where}, split {name!r}: node numbers must be from 0 to {total - 1}, got {int(outside[0])}; "
+                "the split belongs to other files"
+            )
+        mask = torch.zeros(total, dtype=torch.bool)
+        mask[torch.from_numpy(index)] = True
+        data[f"{name}_mask"] = mask
+
+
+def with_reverse(src: IntArray, dst: IntArray) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray]]:
+    """Return the edges without repetitions, sorted, and the same edges turned round."""
+    pairs = np.unique(np.stack([src, dst], axis=1), axis=0).astype(np.int64)
+    forward = (pairs[:, 0].copy(), pairs[:, 1].copy())
+    return forward, forward[::-1]
+
+
+def relation_rows(
+    path: Path, number: int, etype: CanonicalEtype, *, first: Mapping[str, int], num_nodes: Mapping[str, int]
+) -> tuple[IntArray, IntArray]:
+    """Read one relation of an edge file whose rows are (source, destination, relation).
+
+    Parameters
+    ----------
+    path : Path
+        A .npy file with ``(n, 3)`` whole numbers; node numbers run through all node types.
+    number : int
+        The relation.
+    etype : (str, str, str)
+        Its name here.
+    first : mapping of str to int
+        Number of the first node of each type.
+    num_nodes : mapping of str to int
+        Nodes of each type.
+
+    Returns
+    -------
+    src, dst : ndarray
+        ``(E,)`` int64 numbers inside the types, as often as the file has them.
+
+    Raises
+    ------
+    DataError
+        If the file has another form, or an end is not of its type.
+    """
+    rows = read_array(path)
+    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype.kind not in "iu":
+        raise DataError(f"{path}: must be whole numbers of shape (n, 3), got {rows.shape} {rows.dtype}")
+    of_kind = rows[rows[:, 2] == number].astype(np.int64)
+    ends = []
+    for column, ntype in ((0, etype[0]), (1, etype[2])):
+        end = of_kind[:, column] - first[ntype]
+        outside = np.flatnonzero((end < 0) | (end >= num_nodes[ntype]))
+        if len(outside):
+            raise DataError(
+                f"{path}: the ends of relation {number} ({etype[1]}) must be nodes {first[ntype]} to "
+                f"{first[ntype] + num_nodes[ntype] - 1} ({ntype}), got {of_kind[outside[0], column]}; fetch it again"
+            )
+        ends.append(end)
+    return ends[0], ends[1]
+
+
+def read_array(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    """Read one array of numbers from a .npy file; a pickle inside is refused.
+
+    Raises
+    ------
+    DataError
+        If the file is no such array.
+    """
+    values = _numpy(path, lambda: np.load(path, allow_pickle=False))
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{path}: must be a .npy file with one array, got an archive of {values.files}")
+    return values
+
+
+def read_splits(path: Path) -> dict[str, IntArray]:
+    """Read ``train_idx``, ``val_idx`` and ``test_idx`` from a .npz file.
+
+    Raises
+    ------
+    DataError
+        If the file is unreadable or lacks one of them.
+    """
+    with _archive(path) as archive:
+        for key in SPLIT_KEYS.values():
+            if key not in archive.files:
+                raise DataError(f"{path}: array {key!r} is missing; found: {', '.join(sorted(archive.files))}")
+        return {name: archive[key].astype(np.int64) for name, key in SPLIT_KEYS.items()}
+
+
+def read_matrix(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Read features: a .npy array, a .npz archive with the key ``feature``, or a sparse matrix as SciPy saves it.
+
+    Returns
+    -------
+    ndarray
+        ``(N, width)`` float32. One dimension is read as one column.
+
+    Raises
+    ------
+    DataError
+        If the file is none of these.
+    """
+    if path.suffix == ".npy":
+        return _two_dimensional(path, read_array(path))
+    with _archive(path) as archive:
+        if "indptr" in archive.files:
+            sparse = _numpy(path, lambda: scipy.sparse.load_npz(path))
+            return np.asarray(sparse.astype(np.float32).toarray())
+        if "feature" not in archive.files:
+            raise DataError(
+                f"{path}: must hold the array 'feature' or a sparse matrix, found: {', '.join(sorted(archive.files))}"
+            )
+        return _two_dimensional(path, _numpy(path, lambda: archive["feature"]))
+
+
+def _two_dimensional(path: Path, values: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise DataError(f"{path}: must be a matrix of numbers, got shape {values.shape}, dtype {values.dtype}")
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _archive(path: Path) -> Any:
+    values = _numpy(path, lambda: np.load(path, allow_pickle=False))
+    if isinstance(values, np.ndarray):
+        raise DataError(f"{path}: must be a .npz archive, got one array of shape {values.shape}")
+    return values
+
+
+def _numpy(path: Path, read: Callable[[], A]) -> A:
+    try:
+        return read()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read as numpy data ({error}); fetch the file again") from error
+
+
+def _again(name: str) -> str:
+    return f"delete the file and run: hgmm datasets fetch {name}"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

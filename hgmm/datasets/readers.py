@@ -1,0 +1,101 @@
+"""Folders that become graphs; the kind of a folder is told by its marker file.
+
+============================  =====================================================================
+marker                        the folder is
+============================  =====================================================================
+``schema.json``               a graph that hgmm saved (``hgmm import``)
+``graph.yaml``                tables described by that file
+``entity2id.txt``             a knowledge graph in OpenKE's layout
+``train.tsv``, ``train.txt``  a knowledge graph as tab-separated ``head relation tail`` names
+============================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hgmm.datasets.triples import read_openke, read_tsv
+from hgmm.errors import DataError
+from hgmm.graph import MultimodalGraph
+
+__all__ = ["MARKERS", "folder_task", "marker", "read_dataset_folder"]
+
+MARKERS = ("schema.json", "graph.yaml", "entity2id.txt", "train.tsv", "train.txt")
+TRIPLES = ("entity2id.txt", "train.tsv", "train.txt")
+
+
+def marker(path: Path) -> str:
+    """Return the name of the one marker file in a folder.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist, or holds none or several of them.
+    """
+    if not path.is_dir():
+        raise DataError(f"dataset folder {path}: there is no such folder; check the path")
+    found = [name for name in MARKERS if (path / name).is_file()]
+    if len(found) != 1:
+        what = f"has {', '.join(found)}" if found else "has none of them"
+        raise DataError(
+            f"dataset folder {path}: must hold exactly one of {', '.join(MARKERS)}, and it {what}; "
+            + ("move the others away" if found else "describe your tables in a graph.yaml")
+        )
+    return found[0]
+
+
+def folder_task(path: Path) -> str:
+    """Return the task that a folder's data serves.
+
+    Returns
+    -------
+    str
+        ``link-prediction`` for a knowledge graph, else ``node-classification``.
+
+    Raises
+    ------
+    DataError
+        As `marker`, or if ``schema.json`` is not JSON.
+    """
+    kind = marker(path)
+    knowledge = kind in TRIPLES
+    if kind == "schema.json":
+        try:
+            saved = json.loads((path / kind).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path / kind}: is not JSON ({error}); import the data again") from error
+        knowledge = bool(saved.get("schema", {}).get("relations"))
+    return "link-prediction" if knowledge else "node-classification"
+
+
+def read_dataset_folder(
+    path: Path, *, transforms: Mapping[str, Any] | None = None, classes: Sequence[str] | None = None
+) -> MultimodalGraph:
+    """Read a folder of any known kind.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    transforms, classes : optional
+        What a trained run has fitted, applied to tables (``graph.yaml``) instead of fitting again. The other kinds hold
+        features and do not use them.
+
+    Raises
+    ------
+    DataError
+        As `marker`, or if the content breaks the rules of its format.
+    """
+    kind = marker(path)
+    if kind == "schema.json":
+        from hgmm.graph.storage import load_graph
+
+        return load_graph(path)
+    if kind == "graph.yaml":
+        from hgmm.graph.folder import read_folder
+
+        return read_folder(path, transforms=transforms, classes=classes)
+    return read_openke(path) if kind == "entity2id.txt" else read_tsv(path, kind)
