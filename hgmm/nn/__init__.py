@@ -1,0 +1,11 @@
+"""Layers for DGL graphs and message-flow blocks; node states are ``{ntype: (N, M, F)}``."""
+
+from __future__ import annotations
+
+from hgmm.nn import functional
+from hgmm.nn.cross_modal_conv import CrossModalConv
+from hgmm.nn.inter_modal_attention import InterModalAttention
+from hgmm.nn.inter_node_attention import InterNodeAttention
+from hgmm.nn.modality_encoder import ModalityEncoder
+
+__all__ = ["CrossModalConv", "InterModalAttention", "InterNodeAttention", "ModalityEncoder", "functional"]

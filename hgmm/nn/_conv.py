@@ -1,0 +1,337 @@
+"""What the attention layers share: projections by node type, matrices by relation, the update of a node."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hgmm.errors import ConfigError, SchemaError, ShapeError, unknown_name
+from hgmm.nn._names import node_key, relation_key
+from hgmm.nn.functional import count_present_neighbors, destination_rows
+from hgmm.typing import CanonicalEtype, EdgeDict, NodeDict
+
+__all__ = ["ACTIVATIONS", "INITS", "RELATION_REDUCES", "AttentionConv", "ConvOutput", "Messages", "RelationParameters"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+}
+INITS = ("per-matrix", "released")
+RELATION_REDUCES = ("reached", "mean")
+
+
+class ConvOutput(NamedTuple):
+    """All that a layer computes.
+
+    Attributes
+    ----------
+    h : dict of str to Tensor
+        ``(N_dst, M, F)`` by node type.
+    present : dict of str to Tensor, or None
+        ``(N_dst, M)`` bool by node type: what a node had or has received.
+    attn : dict of (str, str, str) to Tensor
+        ``(E, H)`` or ``(E, M, H)`` by relation in DGL's edge order; empty unless asked for.
+    lambda_sums : dict of (str, str, str) to Tensor
+        ``(N_dst, M, H)`` by relation; empty unless asked for.
+    """
+
+    h: NodeDict
+    present: NodeDict | None
+    attn: EdgeDict
+    lambda_sums: EdgeDict
+
+
+class Messages(NamedTuple):
+    """What arrives over one relation: ``out (N_dst, M, H, D)`` before W_MSG, ``attn``, ``lambda_sum``."""
+
+    out: Tensor
+    attn: Tensor | None
+    lambda_sum: Tensor | None
+
+
+class _NodeParameters(nn.Module):
+    """Projections, gate and normalisation of one node type, shared by all modalities."""
+
+    def __init__(self, num_modalities: int, hidden_size: int, *, use_norm: bool) -> None:
+        super().__init__()
+        self.k = nn.Linear(hidden_size, hidden_size)
+        self.q = nn.Linear(hidden_size, hidden_size)
+        self.v = nn.Linear(hidden_size, hidden_size)
+        self.a = nn.Linear(hidden_size, hidden_size)
+        self.skip = nn.Parameter(torch.ones(()))
+        self.norm = nn.LayerNorm(hidden_size) if use_norm else nn.Identity()
+        self.absent = nn.Parameter(torch.randn(num_modalities, hidden_size) * hidden_size**-0.5)
+
+
+class RelationParameters(nn.Module):
+    """Matrices and prior of one relation: `node`, `message` (H, D, D), `modal` (1 or M, H, D, D), `prior` (H)."""
+
+    def __init__(self, num_heads: int, head_size: int, *, num_modal: int, prior: bool) -> None:
+        super().__init__()
+        shape = (num_heads, head_size, head_size)
+        self.node = nn.Parameter(torch.empty(shape))
+        self.message = nn.Parameter(torch.empty(shape))
+        self.modal = nn.Parameter(torch.empty(num_modal, *shape)) if num_modal else None
+        self.prior = nn.Parameter(torch.ones(num_heads)) if prior else None
+
+    @torch.no_grad()
+    def reset(self, init: str, num_relations: int) -> None:
+        """Draw the matrices; see `hgmm.nn.CrossModalConv` for the two ways."""
+        num_heads, head_size, _ = self.node.shape
+        bound = math.sqrt(3.0 / head_size)
+        if self.modal is not None:
+            if init == "released":
+                self.modal.normal_()
+            else:
+                self.modal.uniform_(-bound, bound)
+        if init == "released":
+            # Xavier on one (R, H, D, D) tensor, whose fans torch takes to be H D^2 and R D^2.
+            bound = math.sqrt(6.0 / ((num_heads + num_relations) * head_size**2))
+        self.node.uniform_(-bound, bound)
+        self.message.uniform_(-bound, bound)
+
+
+class AttentionConv(nn.Module, ABC):
+    """Attention over the in-neighbours by relation, mean over relations, gated update; abstract.
+
+    A subclass says in `_attend` what arrives over one relation. Everything else, masks and their propagation included,
+    is here. Parameters are documented at the subclasses; `num_modal` is the number of W_MODAL matrices a relation.
+    """
+
+    def __init__(
+        self,
+        ntypes: Sequence[str],
+        canonical_etypes: Sequence[CanonicalEtype],
+        *,
+        num_modalities: int,
+        hidden_size: int,
+        num_heads: int,
+        dropout: float,
+        use_norm: bool,
+        relation_reduce: str,
+        message_activation: str,
+        num_modal: int,
+        prior: bool,
+        init: str,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        if hidden_size < 1 or num_heads < 1 or hidden_size % num_heads:
+            raise ConfigError(
+                f"{where}, hidden_size: must be a positive multiple of num_heads={num_heads}, got {hidden_size}; "
+                "change one of the two"
+            )
+        if num_modalities < 1:
+            raise ConfigError(f"{where}, num_modalities: must be at least 1, got {num_modalities}")
+        for name, value, known in (
+            ("relation_reduce", relation_reduce, RELATION_REDUCES),
+            ("message_activation", message_activation, tuple(ACTIVATIONS)),
+            ("init", init, INITS),
+        ):
+            if value not in known:
+                raise ConfigError(f"{where}, {name}: {unknown_name(name, value, known)}")
+        self.ntypes = tuple(ntypes)
+        self.canonical_etypes: tuple[CanonicalEtype, ...] = tuple((s, e, d) for s, e, d in canonical_etypes)
+        for etype in self.canonical_etypes:
+            for end in (etype[0], etype[2]):
+                if end not in self.ntypes:
+                    raise SchemaError(f"{where}, canonical_etypes {etype!r}: {unknown_name('node type', end, ntypes)}")
+        self.num_modalities = num_modalities
+        self.hidden_size = hidden_size
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+        self.relation_reduce = relation_reduce
+        self.message_activation = message_activation
+        self.nodes = nn.ModuleDict()
+        for ntype in self.ntypes:
+            self.nodes[node_key(ntype)] = _NodeParameters(num_modalities, hidden_size, use_norm=use_norm)
+        self.relations = nn.ModuleDict()
+        for etype in self.canonical_etypes:
+            own = RelationParameters(num_heads, self.head_size, num_modal=num_modal, prior=prior)
+            own.reset(init, len(self.canonical_etypes))
+            self.relations[relation_key(etype)] = own
+        self.dropout = nn.Dropout(dropout)
+
+    @abstractmethod
+    def _attend(
+        self,
+        graph: Any,
+        etype: CanonicalEtype,
+        k: Tensor,
+        q: Tensor,
+        v: Tensor,
+        present: Tensor | None,
+        lambda_weight: Tensor | None,
+        return_attention: bool,
+    ) -> Messages:
+        """Return what arrives over one relation; `k`, `v` (N_src, M, H, D) and `q` (N_dst, M, H, D) are projected."""
+
+    def extra_repr(self) -> str:
+        """Show the sizes in the module's repr."""
+        return f"num_modalities={self.num_modalities}, hidden_size={self.hidden_size}, num_heads={self.num_heads}"
+
+    def forward(
+        self, graph: Any, h: NodeDict, present: NodeDict | None = None, *, return_attention: bool = False
+    ) -> tuple[NodeDict, NodeDict | None] | tuple[NodeDict, NodeDict | None, EdgeDict]:
+        """Map node states to the next layer's.
+
+        Parameters
+        ----------
+        graph : dgl.DGLGraph
+            A graph or a block, with some or all of the declared node types and relations.
+        h : dict of str to Tensor
+            ``(N, M, F)`` by node type; on a block the source rows.
+        present : dict of str to Tensor, optional
+            ``(N, M)`` bool by node type: True where the node has the modality. The rows of `h` that are not present
+            are not read, whatever they hold. Default: every node has every modality.
+        return_attention : bool, optional
+            Also return the attention weights.
+
+        Returns
+        -------
+        h : dict of str to Tensor
+            ``(N, M, F)``; on a block the destination rows.
+        present : dict of str to Tensor, or None
+            What each node now has: what it had, or some in-neighbour had. None if None was given.
+        attn : dict of (str, str, str) to Tensor
+            Only with `return_attention`: by relation, in DGL's edge order.
+
+        Raises
+        ------
+        SchemaError
+            The graph has a node type or a relation that was not declared.
+        ShapeError
+            A tensor of `h` or `present` is missing or has the wrong shape.
+        """
+        out = self.propagate(graph, h, present, return_attention=return_attention)
+        return (out.h, out.present, out.attn) if return_attention else (out.h, out.present)
+
+    def propagate(
+        self,
+        graph: Any,
+        h: NodeDict,
+        present: NodeDict | None = None,
+        *,
+        lambda_weight: Mapping[CanonicalEtype, Tensor] | None = None,
+        ntypes: Collection[str] | None = None,
+        return_attention: bool = False,
+    ) -> ConvOutput:
+        """Do what `forward` does, with the outputs that a loss or an analysis needs.
+
+        Parameters
+        ----------
+        graph, h, present, return_attention
+            As in `forward`.
+        lambda_weight : mapping of (str, str, str) to Tensor, optional
+            ``(N_src, M)`` by relation: asks for ``lambda_sums`` on these relations.
+        ntypes : collection of str, optional
+            Update these node types only; the result has no others. Default: all.
+
+        Returns
+        -------
+        ConvOutput
+            All outputs.
+        """
+        self._check(graph, h, present)
+        wanted = [t for t in self.ntypes if t in graph.dsttypes and (ntypes is None or t in ntypes)]
+        etypes = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
+        etypes = [e for e in etypes if graph.num_edges(e)]
+        state = {t: self._with_absent(t, h[t], present) for t in dict.fromkeys([*wanted, *(e[0] for e in etypes)])}
+        k, v = ({e[0]: self._project(name, e[0], state[e[0]]) for e in etypes} for name in ("k", "v"))
+        result = ConvOutput({}, None if present is None else {}, {}, {})
+        for ntype in wanted:
+            own = destination_rows(graph, ntype, state[ntype])
+            incoming = [e for e in etypes if e[2] == ntype]
+            q = self._project("q", ntype, own) if incoming else own
+            total, reached = torch.zeros_like(own), own.new_zeros(own.shape[:2])
+            for etype in incoming:
+                mask = None if present is None else present[etype[0]]
+                weight = None if lambda_weight is None else lambda_weight.get(etype)
+                messages = self._attend(graph, etype, k[etype[0]], q, v[etype[0]], mask, weight, return_attention)
+                total = total + self._transform_messages(etype, messages.out)
+                if self.relation_reduce == "reached" or present is not None:
+                    reached += self._reached(graph, etype, mask)
+                if messages.attn is not None:
+                    result.attn[etype] = messages.attn
+                if messages.lambda_sum is not None:
+                    result.lambda_sums[etype] = messages.lambda_sum
+            result.h[ntype] = self._update(ntype, own, self._mean(ntype, total, reached))
+            if present is not None and result.present is not None:
+                result.present[ntype] = destination_rows(graph, ntype, present[ntype]) | (reached > 0)
+        return result
+
+    def _node(self, ntype: str) -> _NodeParameters:
+        return cast(_NodeParameters, self.nodes[node_key(ntype)])
+
+    def _relation(self, etype: CanonicalEtype) -> RelationParameters:
+        return cast(RelationParameters, self.relations[relation_key(etype)])
+
+    def _node_matrix(self, etype: CanonicalEtype, factor: float) -> Tensor:
+        """Return W_NODE with the prior and `factor` in it; it acts on destinations, as <k W, q> = <k, W q>."""
+        own = self._relation(etype)
+        return own.node * (factor if own.prior is None else factor * own.prior.view(-1, 1, 1))
+
+    def _with_absent(self, ntype: str, h: Tensor, present: NodeDict | None) -> Tensor:
+        if present is None:
+            return h
+        return torch.where(present[ntype].unsqueeze(-1), h, self._node(ntype).absent)
+
+    def _project(self, name: str, ntype: str, h: Tensor) -> Tensor:
+        linear = cast(nn.Linear, getattr(self._node(ntype), name))
+        return cast(Tensor, linear(h)).view(-1, self.num_modalities, self.num_heads, self.head_size)
+
+    def _transform_messages(self, etype: CanonicalEtype, out: Tensor) -> Tensor:
+        # W_MSG acts on the weighted sum: sum_j beta (v_j W) = (sum_j beta v_j) W, so it never meets an edge.
+        return torch.einsum("nmhd,hde->nmhe", out, self._relation(etype).message).flatten(2)
+
+    def _reached(self, graph: Any, etype: CanonicalEtype, present: Tensor | None) -> Tensor:
+        if present is None:
+            degrees: Tensor = graph.in_degrees(etype=etype)
+            return (degrees > 0).unsqueeze(-1).to(next(self.parameters()).device)
+        return count_present_neighbors(graph, etype, present) > 0
+
+    def _mean(self, ntype: str, total: Tensor, reached: Tensor) -> Tensor:
+        if self.relation_reduce == "reached":
+            return total / reached.clamp(min=1).unsqueeze(-1)
+        return total / max(1, sum(etype[2] == ntype for etype in self.canonical_etypes))
+
+    def _update(self, ntype: str, h: Tensor, messages: Tensor) -> Tensor:
+        own = self._node(ntype)
+        gate = torch.sigmoid(own.skip)
+        update = own.a(ACTIVATIONS[self.message_activation](messages))
+        return cast(Tensor, self.dropout(own.norm(gate * update + (1 - gate) * h)))
+
+    def _check(self, graph: Any, h: NodeDict, present: NodeDict | None) -> None:
+        where = type(self).__name__
+        for ntype in dict.fromkeys([*graph.srctypes, *graph.dsttypes]):
+            if ntype not in self.ntypes:
+                raise SchemaError(f"{where}, graph: {unknown_name('node type', ntype, self.ntypes)}")
+        for etype in graph.canonical_etypes:
+            if etype not in self.canonical_etypes:
+                known = map(str, self.canonical_etypes)
+                raise SchemaError(f"{where}, graph: {unknown_name('relation', str(etype), known)}")
+        for ntype in graph.srctypes:
+            rows = graph.num_src_nodes(ntype)
+            _check_rows(where, "h", h, ntype, (rows, self.num_modalities, self.hidden_size))
+            if present is not None:
+                _check_rows(where, "present", present, ntype, (rows, self.num_modalities))
+
+
+def _check_rows(where: str, name: str, tensors: Mapping[str, Tensor], ntype: str, shape: tuple[int, ...]) -> None:
+    if ntype not in tensors:
+        raise ShapeError(
+            f"{where}, {name}: node type {ntype!r} is missing, got {sorted(tensors)}; pass a tensor {shape} for it"
+        )
+    if tensors[ntype].shape != shape:
+        raise ShapeError(
+            f"{where}, {name}[{ntype!r}]: expected shape {shape}, got {tuple(tensors[ntype].shape)}; the sizes follow "
+            "from the graph's source nodes and the constructor"
+        )
