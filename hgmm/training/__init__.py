@@ -1,0 +1,41 @@
+"""One loop for every model and task: configuration, training, checkpoints, records, trained runs."""
+
+from __future__ import annotations
+
+from hgmm.training.config import DataConfig, ModelConfig, RunConfig, TrainConfig, model_options
+from hgmm.training.config_file import parse_setting, read_config
+from hgmm.training.interrupts import Interrupted
+from hgmm.training.predictions import Predictions
+from hgmm.training.progress import Callback, EpochRecord, FitResult
+from hgmm.training.run_record import RunRecord, list_runs
+from hgmm.training.session import configure, new_run_dir, train_run, train_runs
+from hgmm.training.task import NodeClassificationTask, Task, classification_metrics
+from hgmm.training.trained_run import TrainedRun, load_run
+from hgmm.training.trainer import Trainer
+
+__all__ = [
+    "Callback",
+    "DataConfig",
+    "EpochRecord",
+    "FitResult",
+    "Interrupted",
+    "ModelConfig",
+    "NodeClassificationTask",
+    "Predictions",
+    "RunConfig",
+    "RunRecord",
+    "Task",
+    "TrainConfig",
+    "TrainedRun",
+    "Trainer",
+    "classification_metrics",
+    "configure",
+    "list_runs",
+    "load_run",
+    "model_options",
+    "new_run_dir",
+    "parse_setting",
+    "read_config",
+    "train_run",
+    "train_runs",
+]

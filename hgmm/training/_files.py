@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from hgmm.errors import DataError
+from hgmm.graph.files import sync_folder, write_atomically
+
+__all__ = ["read_json", "read_tensors", "write_bytes", "write_json", "write_tensors"]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data; floats keep every bit."""
+    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read plain data.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; name the folder that a run has written") from error
+    except ValueError as error:
+        raise DataError(f"{path}: it is not valid JSON ({error}); restore the file or start the run anew") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; tensors that share memory are written one by one."""
+    write_bytes(path, save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors onto the CPU.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or is not a safetensors file.
+    """
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; the checkpoint is not complete") from error
+    except SafetensorError as error:
+        raise DataError(f"{path}: it is not a valid safetensors file ({error}); start the run anew") from error

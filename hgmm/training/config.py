@@ -1,0 +1,351 @@
+"""What a run is told: three frozen dataclasses, resolved from flags, a file, the dataset's settings and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hgmm.errors import ConfigError, unknown_name
+from hgmm.registry import MODELS
+from hgmm.training._fields import check_types
+from hgmm.training.schedule import SCHEDULERS
+
+__all__ = [
+    "MONITORS",
+    "DataConfig",
+    "ModelConfig",
+    "RunConfig",
+    "TrainConfig",
+    "model_options",
+]
+
+MONITORS = {"micro_f1": "max", "macro_f1": "max", "accuracy": "max", "loss": "min"}
+"""Validation figures that a run can be steered by, and in which direction they improve."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data a run reads.
+
+    Parameters
+    ----------
+    dataset : str, optional
+        A registered name, or a folder (with a path separator, or ``./`` in front).
+    root : str, optional
+        Folder of the official files. Default: ``HGMM_DATA``, else the user's data folder.
+    require_official : bool, optional
+        Refuse to go on without all official files.
+    drop_modalities : sequence of str, optional
+        Modalities to leave out.
+
+    Raises
+    ------
+    ConfigError
+        If a value has the wrong type.
+    """
+
+    dataset: str = "emoji"
+    root: str | None = None
+    require_official: bool = False
+    drop_modalities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self, "data")
+        if not self.dataset:
+            raise ConfigError(f"data.dataset: must name a dataset or a folder, got {self.dataset!r}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model a run trains.
+
+    Parameters
+    ----------
+    name : str, optional
+        A registered model.
+    options : mapping, optional
+        Keyword arguments of its constructor besides the schema; as configuration keys ``model.<option>``.
+
+    Raises
+    ------
+    ConfigError
+        If `name` is not a string.
+    """
+
+    name: str = "hgnn-ima"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigError(f"model.name: must be a string, got {self.name!r}")
+        object.__setattr__(self, "options", _plain(self.options))
+
+    def complete(self) -> ModelConfig:
+        """Return the same with the constructor's defaults for all options that are not given.
+
+        Raises
+        ------
+        ConfigError
+            If the model is unknown or its constructor does not take one of the options.
+        """
+        known = model_options(self.name)
+        for option in self.options:
+            if option not in known:
+                raise ConfigError(f"model.{option}: {unknown_name(f'option of model {self.name!r}', option, known)}")
+        return ModelConfig(self.name, {**known, **self.options})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run trains.
+
+    Parameters
+    ----------
+    epochs : int, optional
+        Passes over the training nodes, at least 1.
+    learning_rate : float, optional
+        Peak learning rate of AdamW, above 0.
+    weight_decay : float, optional
+        Decoupled weight decay, at least 0.
+    scheduler : str, optional
+        ``none``, ``one-cycle`` or ``cosine``; see `hgmm.training.schedule`.
+    scheduler_steps : int, optional
+        Optimiser steps that the schedule spans; a run may be shorter. 0 = as many as the run has.
+    scheduler_warmup : float, optional
+        Share of these steps in which the rate rises, in [0, 1).
+    patience : int, optional
+        Stop after this many epochs without a strictly better `patience_monitor`; 0 = never.
+    monitor : str, optional
+        Validation figure that chooses the weights to keep: ``micro_f1``, ``macro_f1``, ``accuracy`` or ``loss``. Among
+        equal values the later epoch wins, as in the published HGNN-IMA code.
+    patience_monitor : str, optional
+        Validation figure that `patience` watches. Default: `monitor`.
+    seed : int, optional
+        Seed of Python, NumPy, torch and DGL, in [0, 2**31).
+    device : str, optional
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    batch_size : int, optional
+        Target nodes a step; 0 = the whole graph in one step an epoch.
+    fanouts : sequence of int, optional
+        In-neighbours sampled for a node and relation, one number a layer, -1 = all; needed with a batch size.
+    gradient_clip : float, optional
+        Largest norm of the gradient; 0 = not clipped.
+    branch_weight : float, optional
+        Weight of each branch's own cross-entropy beside the fused one.
+    missing_attention_weight : float, optional
+        Weight of the missing-modality attention loss.
+    label_smoothing : float, optional
+        In [0, 1).
+    num_threads : int, optional
+        Threads of torch during training; 0 = as torch has it. Results are equal only for equal numbers.
+    eval_every : int, optional
+        Epochs between validations; the last epoch is always validated.
+    checkpoint_every : int, optional
+        Epochs between checkpoints.
+    checkpoint_seconds : float, optional
+        Least time between two checkpoints, so that fast epochs are not spent on writing. The last one is always
+        written, and a resumed run repeats the epochs since its checkpoint bit for bit.
+
+    Raises
+    ------
+    ConfigError
+        If a value has the wrong type or is out of range.
+    """
+
+    epochs: int = 200
+    learning_rate: float = 1e-3
+    weight_decay: float = 5e-3
+    scheduler: str = "none"
+    scheduler_steps: int = 0
+    scheduler_warmup: float = 0.05
+    patience: int = 50
+    monitor: str = "micro_f1"
+    patience_monitor: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = 0
+    fanouts: tuple[int, ...] = ()
+    gradient_clip: float = 0.0
+    branch_weight: float = 1.0
+    missing_attention_weight: float = 1.0
+    label_smoothing: float = 0.0
+    num_threads: int = 0
+    eval_every: int = 1
+    checkpoint_every: int = 1
+    checkpoint_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_types(self, "train")
+        for name, least in _AT_LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"train.{name}: must be at least {least}, got {getattr(self, name)!r}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ConfigError(f"train.learning_rate: must be above 0, got {self.learning_rate!r}")
+        for name in ("scheduler_warmup", "label_smoothing"):
+            if not getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}: must be below 1, got {getattr(self, name)!r}")
+        if self.seed >= 2**31:
+            raise ConfigError(f"train.seed: must be below 2**31, got {self.seed!r}")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        if self.scheduler not in SCHEDULERS:
+            raise ConfigError(f"train.scheduler: {unknown_name('scheduler', self.scheduler, SCHEDULERS)}")
+        for name in ("monitor", "patience_monitor"):
+            value = getattr(self, name)
+            if value is not None and value not in MONITORS:
+                raise ConfigError(f"train.{name}: {unknown_name('monitor', value, MONITORS)}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"train.device: must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        if self.batch_size and not self.fanouts:
+            raise ConfigError(
+                f"train.fanouts: a batch size ({self.batch_size}) needs one number a layer, for example [10, 10]"
+            )
+        for fanout in self.fanouts:
+            if fanout < 1 and fanout != -1:
+                raise ConfigError(f"train.fanouts: each must be at least 1, or -1 for all neighbours, got {fanout!r}")
+
+
+_AT_LEAST: dict[str, float] = {
+    "epochs": 1,
+    "weight_decay": 0,
+    "scheduler_steps": 0,
+    "scheduler_warmup": 0,
+    "patience": 0,
+    "seed": 0,
+    "batch_size": 0,
+    "gradient_clip": 0,
+    "branch_weight": 0,
+    "missing_attention_weight": 0,
+    "label_smoothing": 0,
+    "num_threads": 0,
+    "eval_every": 1,
+    "checkpoint_every": 1,
+    "checkpoint_seconds": 0,
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole configuration of a run.
+
+    Parameters
+    ----------
+    data : DataConfig, optional
+        Which data.
+    model : ModelConfig, optional
+        Which model.
+    train : TrainConfig, optional
+        How to train.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def resolve(
+        cls,
+        dataset_settings: Mapping[str, Any] | None = None,
+        file: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> RunConfig:
+        """Merge the sources of settings: overrides > file > the dataset's settings > defaults, the model's included.
+
+        Parameters
+        ----------
+        dataset_settings, overrides : mapping, optional
+            Dotted keys such as ``train.epochs`` or ``model.hidden_size``.
+        file : mapping, optional
+            What a configuration file holds: sections ``data``, ``model`` and ``train``, or dotted keys.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown or a value wrong; the message lists the known keys.
+        """
+        config = cls.from_dict(cls.merge(dataset_settings, file, overrides))
+        return dataclasses.replace(config, model=config.model.complete())
+
+    @staticmethod
+    def merge(*sources: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the settings of all sources by dotted key; a later source wins.
+
+        Raises
+        ------
+        ConfigError
+            If a section is unknown or no mapping.
+        """
+        merged: dict[str, Any] = {}
+        for source in sources:
+            merged |= _dotted(source or {})
+        return merged
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Build a configuration from what `to_dict` returned; the model's options are taken as they are.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown or a value wrong.
+        """
+        sections: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "train": {}}
+        for key, value in _dotted(data).items():
+            section, _, name = key.partition(".")
+            sections[section][name] = value
+        for section, kind in (("data", DataConfig), ("train", TrainConfig)):
+            known = [entry.name for entry in dataclasses.fields(kind)]
+            for name in sections[section]:
+                if name not in known:
+                    raise ConfigError(f"{section}.{name}: {unknown_name(f'key of section {section!r}', name, known)}")
+        model = sections["model"]
+        name = model.pop("name", ModelConfig.name)
+        return cls(DataConfig(**sections["data"]), ModelConfig(name, model), TrainConfig(**sections["train"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON or YAML, valid as a configuration file."""
+        return {
+            "data": _plain(dataclasses.asdict(self.data)),
+            "model": {"name": self.model.name, **self.model.options},
+            "train": _plain(dataclasses.asdict(self.train)),
+        }
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """Return the configurable arguments of a registered model with their defaults.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model.
+    """
+    parameters = inspect.signature(MODELS.get(name)).parameters.values()
+    return {entry.name: entry.default for entry in parameters if entry.kind is entry.KEYWORD_ONLY}
+
+
+def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        section, dot, _ = str(key).partition(".")
+        if section not in ("data", "model", "train"):
+            raise ConfigError(f"configuration: {unknown_name('section', section, ('data', 'model', 'train'))}")
+        if dot:
+            flat[key] = value
+        elif isinstance(value, Mapping):
+            flat |= {f"{section}.{name}": entry for name, entry in value.items()}
+        elif value is not None:
+            raise ConfigError(f"configuration section {section!r}: must be a mapping, got {value!r}")
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value

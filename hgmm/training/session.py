@@ -1,0 +1,304 @@
+"""A whole run: read the data, build the model, train it, test it, and write everything down."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hgmm import datasets
+from hgmm.errors import ConfigError
+from hgmm.graph import MultimodalGraph
+from hgmm.registry import MODELS
+from hgmm.training._files import write_bytes, write_json
+from hgmm.training.config import RunConfig
+from hgmm.training.config_file import read_config, write_config
+from hgmm.training.interrupts import Interrupted, stop_signals
+from hgmm.training.predictions import labelled_table
+from hgmm.training.progress import Callback, FitResult
+from hgmm.training.run_record import RECORD, RunRecord, aggregate, source_commit, versions
+from hgmm.training.task import NodeClassificationTask
+from hgmm.training.trained_run import CONFIG, DESCRIPTION, describe_model, load_run
+from hgmm.training.trainer import Trainer, seed_everything
+
+__all__ = ["build_model", "configure", "load_data", "new_run_dir", "train_run", "train_runs"]
+
+NODE_CLASSIFICATION = "node-classification"
+
+
+def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Resolve a configuration: overrides > file > the dataset's settings > defaults.
+
+    Parameters
+    ----------
+    file : path, optional
+        A configuration file.
+    overrides : mapping, optional
+        Dotted keys such as ``train.epochs``.
+
+    Notes
+    -----
+    The dataset's settings depend on the variant that overrides or file choose. Those of the section ``model`` apply
+    only if the model is the dataset's default one.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or a value wrong.
+    DataError
+        If the file or the dataset cannot be read.
+    """
+    from_file = {} if file is None else read_config(file)
+    asked = RunConfig.merge(None, from_file, overrides)
+    data = RunConfig.from_dict({key: value for key, value in asked.items() if key.startswith("data.")}).data
+    info = datasets.info(data.dataset)
+    settings = {"model.name": info.default_model, **info.settings_for(asked.get("model.variant"))}
+    if asked.get("model.name", info.default_model) != info.default_model:
+        settings = {key: value for key, value in settings.items() if not key.startswith("model.")}
+    return RunConfig.resolve(settings, from_file, overrides)
+
+
+def new_run_dir(config: RunConfig, *, parent: str | Path = "runs") -> Path:
+    """Return a folder name that is not taken: ``runs/<dataset>-<model>-<YYYYmmdd-HHMMSS>``."""
+    dataset = Path(config.data.dataset).resolve().name if "/" in config.data.dataset else config.data.dataset
+    stem = f"{dataset}-{config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = Path(parent) / stem, 1
+    while path.exists():
+        number += 1
+        path = Path(parent) / f"{stem}-{number}"
+    return path
+
+
+def load_data(config: RunConfig) -> MultimodalGraph:
+    """Load the graph that a configuration names, without the modalities that it drops."""
+    data = config.data
+    graph: MultimodalGraph = datasets.load(data.dataset, root=data.root, require_official=data.require_official)
+    return graph.drop_modalities(data.drop_modalities) if data.drop_modalities else graph
+
+
+def build_model(config: RunConfig, graph: MultimodalGraph) -> nn.Module:
+    """Build the model that a configuration names, with weights drawn from its seed.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown, does not serve the graph's task, or refuses an option.
+    """
+    model_config = config.model.complete()
+    task = graph_task(graph)
+    model = MODELS.get(model_config.name)
+    if task not in model.tasks:
+        serving = [name for name in MODELS if task in MODELS.get(name).tasks]
+        raise ConfigError(
+            f"model.name: {config.model.name!r} does not serve {task}, the task of dataset {graph.name!r}; "
+            f"models that do: {', '.join(serving) or 'none'}"
+        )
+    seed_everything(config.train.seed)
+    built: nn.Module = model(graph.schema, **model_config.options)
+    return built
+
+
+def graph_task(graph: MultimodalGraph) -> str:
+    """Return the task that a graph poses: triples ask for link prediction, labels for node classification."""
+    return "link-prediction" if graph.triples is not None else NODE_CLASSIFICATION
+
+
+def train_run(
+    config: RunConfig | None = None,
+    *,
+    run_dir: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    graph: MultimodalGraph | None = None,
+) -> RunRecord:
+    """Do a whole run and write its folder; nothing is printed.
+
+    Parameters
+    ----------
+    config : RunConfig, optional
+        The configuration; may be left out when resuming.
+    run_dir : path
+        The run folder. It must be new or empty unless `resume`.
+    resume : bool, optional
+        Go on from the folder's checkpoint with the folder's configuration; a run that is done is returned as it is.
+    callbacks : sequence of Callback, optional
+        Followers.
+    graph : MultimodalGraph, optional
+        The data, if it is loaded already. Default: what the configuration names.
+
+    Returns
+    -------
+    RunRecord
+        As in the folder's ``record.json``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is not empty, has nothing to resume, was made with another configuration, or an option is wrong.
+    DataError, SchemaError
+        If the data cannot be read or does not fit.
+    Interrupted
+        If SIGINT or SIGTERM came; the state is saved.
+    """
+    run_dir = Path(run_dir)
+    config = _resumed_config(config, run_dir) if resume else _fresh_config(config, run_dir)
+    if resume and (run_dir / RECORD).exists():
+        record = RunRecord.load(run_dir)
+        if record.status == "done":
+            return record
+    write_config(run_dir / CONFIG, config.to_dict())
+    record = _started(config)
+    record.save(run_dir)
+    try:
+        graph = load_data(config) if graph is None else graph
+        model = build_model(config, graph)
+        description = describe_model(model, config, graph)
+        write_json(run_dir / DESCRIPTION, description)
+        record = dataclasses.replace(
+            record,
+            task=graph_task(graph),
+            variant=description["arguments"].get("variant"),
+            dataset=graph.name,
+            data=description["source"],
+        )
+        record.save(run_dir)
+        return _train(record, config, model, graph, run_dir, resume=resume, callbacks=callbacks)
+    except Interrupted:
+        raise
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        dataclasses.replace(record, status=status).save(run_dir)
+        raise
+
+
+def train_runs(
+    config: RunConfig | None = None,
+    *,
+    runs: int,
+    run_dir: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> RunRecord:
+    """Do several runs with consecutive seeds on the same data, in ``run_dir/seed-<s>``.
+
+    Parameters
+    ----------
+    config : RunConfig, optional
+        Its seed is the first one; may be left out when resuming.
+    runs : int
+        How many, at least 1.
+    run_dir, resume, callbacks
+        As in `train_run`; resuming skips the runs that are done.
+
+    Returns
+    -------
+    RunRecord
+        Means, with ``test_std`` and ``runs``; also written as ``run_dir/record.json``.
+
+    Raises
+    ------
+    ConfigError
+        If `runs` is below 1; and as `train_run`.
+    """
+    if runs < 1:
+        raise ConfigError(f"train_runs runs: must be at least 1, got {runs!r}")
+    run_dir = Path(run_dir)
+    config = _resumed_config(config, run_dir) if resume else _fresh_config(config, run_dir)
+    write_config(run_dir / CONFIG, config.to_dict())
+    record = _started(config)
+    record.save(run_dir)
+    records = []
+    try:
+        graph = load_data(config)
+        for seed in range(config.train.seed, config.train.seed + runs):
+            one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+            folder = run_dir / f"seed-{seed}"
+            going_on = resume and (folder / CONFIG).exists()
+            records.append(train_run(one, run_dir=folder, resume=going_on, callbacks=callbacks, graph=graph))
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+        dataclasses.replace(record, status=status).save(run_dir)
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.signal, run_dir) from error
+        raise
+    whole = aggregate(records, [f"seed-{record.seed}" for record in records])
+    whole = dataclasses.replace(whole, config=config.to_dict())
+    whole.save(run_dir)
+    return whole
+
+
+def _fresh_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
+    if config is None:
+        raise ConfigError("train_run config: must be given unless a run is resumed, got None")
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise ConfigError(f"run folder {run_dir}: it exists and is not empty; choose another, or resume that run")
+    return config
+
+
+def _resumed_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
+    if not (run_dir / CONFIG).exists():
+        raise ConfigError(f"run folder {run_dir}: it has no {CONFIG}, so there is no run to resume; start one without")
+    stored = RunConfig.from_dict(read_config(run_dir / CONFIG))
+    if config is not None and config != stored:
+        old, new = (RunConfig.merge(None, entry.to_dict(), None) for entry in (stored, config))
+        keys = sorted(key for key in old | new if old.get(key) != new.get(key))
+        changes = "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys)
+        raise ConfigError(f"run folder {run_dir}: a resumed run keeps its configuration ({changes}); start a new run")
+    return stored
+
+
+def _started(config: RunConfig) -> RunRecord:
+    return RunRecord(
+        status="running",
+        task=NODE_CLASSIFICATION,
+        model=config.model.name,
+        variant=config.model.options.get("variant"),
+        dataset=config.data.dataset,
+        seed=config.train.seed,
+        data={},
+        config=config.to_dict(),
+        versions=versions(),
+        commit=source_commit(),
+    )
+
+
+def _train(
+    record: RunRecord,
+    config: RunConfig,
+    model: nn.Module,
+    graph: MultimodalGraph,
+    run_dir: Path,
+    *,
+    resume: bool,
+    callbacks: Sequence[Callback],
+) -> RunRecord:
+    task = NodeClassificationTask.from_config(config.train)
+    trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
+    with stop_signals(trainer.request_stop) as signals:
+        result = trainer.fit(graph, resume=resume)
+    record = _with_result(record, result)
+    if result.status == "done":
+        predictions = load_run(run_dir).predict(graph)
+        table = labelled_table(predictions, graph)
+        write_bytes(run_dir / "predictions.csv", table.to_csv(index=False).encode())
+    record.save(run_dir)
+    if result.status == "interrupted" and signals.caught is not None:
+        raise Interrupted(signals.caught, run_dir)
+    return record
+
+
+def _with_result(record: RunRecord, result: FitResult) -> RunRecord:
+    return dataclasses.replace(
+        record,
+        status=result.status,
+        best_epoch=result.best_epoch or None,
+        epochs=[{"epoch": entry.epoch, "loss": entry.loss, "val": entry.val} for entry in result.epochs],
+        test=result.test,
+        seconds=result.seconds,
+        peak_memory_mib=result.peak_memory_mib,
+        throughput={"value": result.throughput, "unit": "training nodes per second"},
+    )

@@ -1,0 +1,224 @@
+"""A finished run, loaded again: predict, embed and evaluate in a new process, on old nodes or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hgmm import datasets
+from hgmm.errors import ConfigError, DataError, SchemaError
+from hgmm.graph import GraphSchema, MultimodalGraph
+from hgmm.registry import MODELS
+from hgmm.training._files import read_json
+from hgmm.training.checkpoint import load_checkpoint
+from hgmm.training.config import RunConfig
+from hgmm.training.config_file import read_config
+from hgmm.training.conform import conform
+from hgmm.training.evaluation import collect_outputs
+from hgmm.training.loaders import make_loader, place_graph
+from hgmm.training.predictions import Predictions, predictions_from_output
+from hgmm.training.task import classification_metrics
+from hgmm.typing import NodeOutput, resolve_device
+
+__all__ = ["CONFIG", "DESCRIPTION", "TrainedRun", "describe_model", "load_run"]
+
+CONFIG = "config.yaml"
+DESCRIPTION = "checkpoint/model.json"
+FORMAT_VERSION = 1
+
+
+def describe_model(model: nn.Module, config: RunConfig, graph: MultimodalGraph) -> dict[str, Any]:
+    """Return as JSON data what a checkpoint needs to build the model anew: names, arguments, schema, transforms."""
+    arguments = getattr(model, "constructor_args", None)
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": config.model.name,
+        "arguments": dict(config.model.options) if arguments is None else arguments(),
+        "schema": graph.schema.to_dict(),
+        "transforms": graph.transforms,
+        "dataset": graph.name,
+        "source": graph.source.to_dict(),
+    }
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained model with everything that its inputs and outputs mean.
+
+    Attributes
+    ----------
+    path : Path
+        The run folder.
+    model : torch.nn.Module
+        With the best weights, in evaluation mode.
+    schema : GraphSchema
+        Types, relations, modalities and classes.
+    config : RunConfig
+        The run's configuration.
+    transforms : mapping
+        What was fitted to turn columns into features.
+    """
+
+    path: Path
+    model: nn.Module
+    schema: GraphSchema
+    config: RunConfig
+    transforms: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes by label."""
+        return self.schema.classes
+
+    def load_graph(self, dataset: str | None = None, *, root: str | Path | None = None) -> MultimodalGraph:
+        """Load the run's dataset, or another one, with the transforms and classes of this run.
+
+        Parameters
+        ----------
+        dataset : str, optional
+            A name or a folder. Default: what the run was trained on.
+        root : path, optional
+            Folder of official files. Default: the run's.
+
+        Raises
+        ------
+        DataError
+            If it cannot be read.
+        """
+        data = self.config.data
+        graph = datasets.load(
+            dataset or data.dataset,
+            root=root or data.root,
+            require_official=data.require_official and dataset is None,
+            transforms=self.transforms,
+            classes=self.classes,
+        )
+        dropped = [name for name in data.drop_modalities if name in graph.schema.modality_names]
+        return graph.drop_modalities(dropped) if dropped else graph
+
+    def predict(self, graph: MultimodalGraph) -> Predictions:
+        """Predict the class of every target node.
+
+        Parameters
+        ----------
+        graph : MultimodalGraph
+            New nodes and edges are welcome, and so are absent modalities, types and relations.
+
+        Raises
+        ------
+        SchemaError
+            If the graph has a type, relation or modality that the model has not seen, or another width or target.
+        DataError
+            If features were fitted on other data than the model's.
+        """
+        known = self._conform(graph)
+        output = self._outputs(known, torch.arange(known.num_nodes(known.target)))
+        return predictions_from_output(output, known, classes=self.classes, modality_names=self.schema.modality_names)
+
+    def embed(self, graph: MultimodalGraph) -> tuple[list[str], NDArray[Any]]:
+        """Return ids and ``(n, F)`` float32 embeddings of all target nodes.
+
+        Raises
+        ------
+        SchemaError, DataError
+            As `predict`.
+        ConfigError
+            If the model gives no embeddings.
+        """
+        known = self._conform(graph)
+        output = self._outputs(known, torch.arange(known.num_nodes(known.target)))
+        if "embedding" not in output.aux:
+            raise ConfigError(f"TrainedRun.embed: model {self.config.model.name!r} gives no embedding; use predict")
+        return list(known.node_ids[known.target]), output.aux["embedding"].float().numpy()
+
+    def evaluate(self, graph: MultimodalGraph, *, split: str | None = None) -> dict[str, float]:
+        """Return ``accuracy``, ``micro_f1`` and ``macro_f1``.
+
+        Parameters
+        ----------
+        graph : MultimodalGraph
+            With labels.
+        split : str, optional
+            ``train``, ``val`` or ``test``. Default: ``test`` if the graph has test nodes, else all labelled nodes.
+
+        Raises
+        ------
+        SchemaError
+            As `predict`; or if there is no labelled node, or a label of a class that the model does not know.
+        DataError
+            As `predict`.
+        """
+        known = self._conform(graph)
+        lost = int((graph.labels >= 0).sum() - (known.labels >= 0).sum())
+        if lost:
+            strange = sorted(set(graph.schema.classes) - set(self.classes))
+            raise SchemaError(
+                f"TrainedRun.evaluate graph: {lost} labels are of classes that the model does not know: "
+                f"{', '.join(strange)}; known: {', '.join(self.classes)}"
+            )
+        if split is None and not len(known.test_idx):
+            nodes = (known.labels >= 0).nonzero(as_tuple=True)[0]
+        else:
+            nodes = known.split(split or "test")
+        if not len(nodes):
+            raise SchemaError(
+                f"TrainedRun.evaluate graph: {graph.name!r} has no labelled node in split {split!r}; give it labels"
+            )
+        return classification_metrics(self._outputs(known, nodes).logits, known.labels[nodes])
+
+    def _conform(self, graph: MultimodalGraph) -> MultimodalGraph:
+        return conform(graph, self.schema, self.transforms)
+
+    def _outputs(self, graph: MultimodalGraph, nodes: Tensor) -> NodeOutput:
+        train = self.config.train
+        device = resolve_device(train.device)
+        if not train.batch_size:
+            graph = place_graph(graph, device)
+        return collect_outputs(self.model, make_loader(graph, nodes, train, device=device, training=False))
+
+
+def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
+    """Load a run from its folder, in any process that has hgmm.
+
+    Parameters
+    ----------
+    path : path
+        The run folder.
+    device : str, optional
+        ``auto``, ``cpu`` or ``cuda``. Default: the run's.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no run, no weights yet, or a broken file.
+    ConfigError
+        If the model is not registered here.
+    """
+    path = Path(path)
+    if not (path / CONFIG).exists():
+        raise DataError(f"{path}: it has no {CONFIG}; name the folder that a run has written")
+    settings = read_config(path / CONFIG)
+    if device is not None:
+        settings["train"]["device"] = device
+    config = RunConfig.from_dict(settings)
+    description = read_json(path / DESCRIPTION)
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path / DESCRIPTION}: format_version must be {FORMAT_VERSION}, got {version!r}; use the hgmm that wrote "
+            "it"
+        )
+    found = load_checkpoint(path / "checkpoint")
+    if found is None or not found[0].best:
+        raise DataError(f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True)")
+    schema = GraphSchema.from_dict(description["schema"])
+    model = MODELS.get(description["model"])(schema, **description["arguments"])
+    model.load_state_dict(found[0].best)
+    model.to(resolve_device(config.train.device)).eval()
+    return TrainedRun(path, model, schema, config, description["transforms"])

@@ -1,0 +1,355 @@
+"""The training loop, the same for every model, task and loader."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hgmm.dgl_compat import dgl
+from hgmm.errors import ConfigError, SchemaError
+from hgmm.graph import MultimodalGraph
+from hgmm.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    random_state,
+    restore_optimizer,
+    restore_random_state,
+    save_checkpoint,
+)
+from hgmm.training.config import TrainConfig
+from hgmm.training.evaluation import evaluate
+from hgmm.training.loaders import NodeLoader, make_loader, place_graph
+from hgmm.training.memory import peak_memory_mib, reset_peak_memory
+from hgmm.training.progress import Callback, EpochRecord, FitResult
+from hgmm.training.schedule import Schedule
+from hgmm.training.task import Task
+from hgmm.typing import resolve_device
+
+__all__ = ["Trainer", "seed_everything"]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy, torch and DGL."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - a model may draw from it
+    torch.manual_seed(seed)
+    dgl.seed(seed)
+
+
+@dataclass
+class _Progress:
+    """What the loop counts; everything in it is JSON data and travels in checkpoints."""
+
+    epoch: int = 1
+    step: int = 0
+    updates: int = 0
+    loss_sum: float = 0.0
+    term_sums: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    best_value: float | None = None
+    best_epoch: int = 0
+    patience_value: float | None = None
+    patience_epoch: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    peak_memory_mib: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Train a model on a graph; needs neither a registered model nor the command line.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        ``model(graph, nodes)`` on a DGL graph, or ``model(blocks)`` on message-flow blocks, returns a `NodeOutput`.
+    task : Task
+        Loss, figures, and what to steer by.
+    config : TrainConfig
+        How to train.
+    run_dir : path, optional
+        Where ``checkpoint/`` is written; without it nothing is.
+    callbacks : sequence of Callback, optional
+        Followers.
+
+    Notes
+    -----
+    AdamW over the parameters that need gradients. `fit` seeds the global generators, so that equal seeds and thread
+    numbers give equal results on one machine; on the CPU a resumed run equals an uninterrupted one bit for bit.
+
+    Examples
+    --------
+    >>> trainer = Trainer(model, NodeClassificationTask(), TrainConfig(epochs=50))  # doctest: +SKIP
+    >>> trainer.fit(graph).test["micro_f1"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        config: TrainConfig,
+        *,
+        run_dir: str | Path | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.config = config
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        self.callbacks = tuple(callbacks)
+        self.device = resolve_device(config.device)
+        self._progress = _Progress()
+        self._best: dict[str, Tensor] = {}
+        self._stop = False
+        self._saves = 0
+        self._saved_at = -math.inf
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        return [EpochRecord(**entry) for entry in self._progress.history]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the best validation so far; 0 before the first."""
+        return self._progress.best_epoch
+
+    def request_stop(self) -> None:
+        """Make `fit` save and return after the step it is at; may be called from a signal handler or a callback."""
+        self._stop = True
+
+    def fit(self, graph: MultimodalGraph, *, resume: bool = False) -> FitResult:
+        """Train, keep the weights of the best validation, and test them.
+
+        Parameters
+        ----------
+        graph : MultimodalGraph
+            With training nodes; without validation nodes the last weights are kept.
+        resume : bool, optional
+            Go on from the checkpoint in `run_dir`, or start if there is none yet.
+
+        Raises
+        ------
+        SchemaError
+            If the graph has no training nodes.
+        ConfigError
+            If the loss stops being finite, if CUDA is asked for and there is none, or if there is no folder to resume.
+        """
+        self._check(graph, resume)
+        with _threads(self.config.num_threads):
+            reset_peak_memory(self.device)
+            self.model.to(self.device)
+            # Neighbours are sampled in main memory; only their blocks travel to the device.
+            graph = graph if self.config.batch_size else place_graph(graph, self.device)
+            seed_everything(self.config.seed)
+            self._progress, self._best, self._stop, self._saved_at = _Progress(), {}, False, time.monotonic()
+            optimizer = self._optimizer()
+            if resume:
+                self._restore(optimizer)
+            for callback in self.callbacks:
+                callback.on_fit_start(self, graph)
+            train = make_loader(graph, graph.train_idx, self.config, device=self.device, training=True)
+            self._run_epochs(graph, train, optimizer)
+            result = self._result(graph, train)
+        for callback in self.callbacks:
+            callback.on_fit_end(result)
+        return result
+
+    def _check(self, graph: MultimodalGraph, resume: bool) -> None:
+        if not len(graph.train_idx):
+            raise SchemaError(f"Trainer.fit graph: {graph.name!r} has no training nodes; give it a train_mask")
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"train.device: {self.config.device!r} is asked for and torch sees no GPU; use cpu or auto"
+            )
+        if resume and self.run_dir is None:
+            raise ConfigError("Trainer.fit resume: must come with a run_dir, got None; give the Trainer the folder")
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+
+    def _run_epochs(self, graph: MultimodalGraph, train: NodeLoader, optimizer: torch.optim.Optimizer) -> None:
+        progress, config = self._progress, self.config
+        steps = config.scheduler_steps or config.epochs * len(train)
+        schedule = Schedule(config.scheduler, config.learning_rate, steps, config.scheduler_warmup)
+        val = make_loader(graph, graph.val_idx, config, device=self.device, training=False)
+        while progress.epoch <= config.epochs and not self._out_of_patience():
+            started = time.perf_counter()
+            if progress.step == 0:
+                self._tell_task("on_epoch_start")
+            whole = self._train_epoch(train, optimizer, schedule)
+            if whole:
+                self._close_epoch(val, train, started)
+            else:
+                progress.epoch_seconds += time.perf_counter() - started
+            self._save(optimizer, final=self._stop or self._finished())
+            if self._stop:
+                return
+
+    def _train_epoch(self, train: NodeLoader, optimizer: torch.optim.Optimizer, schedule: Schedule) -> bool:
+        """Take the epoch's remaining steps; return False if a stop was asked for before the epoch was validated."""
+        progress = self._progress
+        self.model.train()
+        for batch in train.batches(progress.epoch, start=progress.step):
+            progress.learning_rate = schedule.apply(optimizer, progress.updates)
+            optimizer.zero_grad(set_to_none=True)
+            loss, terms = self.task.loss(self.model(*batch.inputs), batch.target)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"Trainer.fit: the loss of epoch {progress.epoch} is {value}; lower train.learning_rate or set "
+                    "train.gradient_clip"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self.config.gradient_clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            optimizer.step()
+            share = len(batch.target) / train.num_nodes
+            progress.loss_sum += value * share
+            for name, term in terms.items():
+                progress.term_sums[name] = progress.term_sums.get(name, 0.0) + term * share
+            progress.step += 1
+            progress.updates += 1
+            for callback in self.callbacks:
+                callback.on_step(progress.step, len(train))
+            if self._stop:
+                return False
+        return True
+
+    def _close_epoch(self, val: NodeLoader, train: NodeLoader, started: float) -> None:
+        progress = self._progress
+        due = progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs
+        figures = evaluate(self.model, self.task, val) if due and val.num_nodes else {}
+        self._judge(figures, validates=bool(val.num_nodes))
+        seconds = progress.epoch_seconds + time.perf_counter() - started
+        record = EpochRecord(
+            progress.epoch, progress.loss_sum, figures, seconds, progress.learning_rate, dict(progress.term_sums)
+        )
+        progress.history.append(asdict(record))
+        progress.seconds += seconds
+        self._tell_task("on_epoch_end")
+        progress.epoch += 1
+        progress.step, progress.loss_sum, progress.term_sums, progress.epoch_seconds = 0, 0.0, {}, 0.0
+        for callback in self.callbacks:
+            callback.on_epoch_end(record)
+
+    def _judge(self, figures: Mapping[str, float], *, validates: bool) -> None:
+        """Keep the weights if they are the best so far, and note progress for early stopping."""
+        progress = self._progress
+        if validates and not figures:
+            return
+        name, direction = self.task.monitor
+        value = figures.get(name)
+        best = progress.best_value
+        if best is None or value is None or value == best or _better(value, best, direction):
+            progress.best_value, progress.best_epoch = value, progress.epoch
+            self._best = {key: entry.detach().cpu().clone() for key, entry in self.model.state_dict().items()}
+        name, direction = self.task.patience_monitor
+        value, best = figures.get(name), progress.patience_value
+        if value is not None and (best is None or _better(value, best, direction)):
+            progress.patience_value, progress.patience_epoch = value, progress.epoch
+
+    def _out_of_patience(self) -> bool:
+        progress = self._progress
+        waited = progress.epoch - 1 - progress.patience_epoch
+        return bool(self.config.patience and progress.patience_epoch and waited >= self.config.patience)
+
+    def _finished(self) -> bool:
+        return self._progress.epoch > self.config.epochs or self._out_of_patience()
+
+    def _tell_task(self, event: str) -> None:
+        handler = getattr(self.task, event, None)
+        if handler is not None:
+            handler(self._progress.epoch)
+
+    def _save(self, optimizer: torch.optim.Optimizer, *, final: bool) -> None:
+        if self.run_dir is None:
+            return
+        due = self._progress.step == 0 and (self._progress.epoch - 1) % self.config.checkpoint_every == 0
+        waited = time.monotonic() - self._saved_at >= self.config.checkpoint_seconds
+        if not final and not (due and waited):
+            return
+        self._progress.peak_memory_mib = self._peak()
+        states, random_tensors = random_state()
+        groups = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(optimizer),
+            "random": random_tensors,
+            "task": self.task.state_dict() if hasattr(self.task, "state_dict") else {},
+        }
+        tensors = {f"{group}/{key}": value for group, entries in groups.items() for key, value in entries.items()}
+        progress = asdict(self._progress) | {"random": states}
+        self._saves += 1
+        checkpoint = Checkpoint(progress, tensors, self._progress.best_epoch, self._best)
+        save_checkpoint(self.run_dir / "checkpoint", checkpoint, number=self._saves)
+        self._saved_at = time.monotonic()
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
+        assert self.run_dir is not None
+        found = load_checkpoint(self.run_dir / "checkpoint")
+        if found is None:
+            return
+        checkpoint, self._saves = found
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}, "task": {}}
+        for key, value in checkpoint.tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = value
+        states = checkpoint.progress.pop("random")
+        self._progress = _Progress(**checkpoint.progress)
+        self._best = checkpoint.best
+        self.model.load_state_dict(groups["model"])
+        restore_optimizer(optimizer, groups["optimizer"])
+        if groups["task"]:
+            self.task.load_state_dict(groups["task"])  # type: ignore[attr-defined]  # optional, see Task
+        restore_random_state(states, groups["random"])
+
+    def _peak(self) -> float:
+        return max(self._progress.peak_memory_mib, peak_memory_mib(self.device))
+
+    def _result(self, graph: MultimodalGraph, train: NodeLoader) -> FitResult:
+        progress = self._progress
+        if self._best:
+            self.model.load_state_dict(self._best)
+        test: dict[str, float] = {}
+        finished = self._finished()
+        if finished and len(graph.test_idx):
+            loader = make_loader(graph, graph.test_idx, self.config, device=self.device, training=False)
+            test = evaluate(self.model, self.task, loader)
+            test.pop("loss")
+        nodes = train.num_nodes * len(progress.history)
+        return FitResult(
+            epochs=self.history,
+            best_epoch=progress.best_epoch,
+            test=test,
+            seconds=progress.seconds,
+            peak_memory_mib=self._peak(),
+            throughput=nodes / progress.seconds if progress.seconds else 0.0,
+            status="done" if finished else "interrupted",
+        )
+
+
+def _better(value: float, best: float, direction: str) -> bool:
+    return value > best if direction == "max" else value < best
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
