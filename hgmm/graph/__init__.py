@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from hgmm.graph.assemble import from_tensors
+from hgmm.graph.builder import GraphBuilder
 from hgmm.graph.csc import edge_ids, relation_csc
+from hgmm.graph.folder import read_folder
 from hgmm.graph.multimodal import DataSource, MultimodalGraph
 from hgmm.graph.schema import GraphSchema, ModalitySpec
+from hgmm.graph.storage import load_graph, save_graph
 
 __all__ = [
     "DataSource",
+    "GraphBuilder",
     "GraphSchema",
     "ModalitySpec",
     "MultimodalGraph",
     "edge_ids",
+    "from_tensors",
+    "load_graph",
+    "read_folder",
     "relation_csc",
+    "save_graph",
 ]

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hgmm.graph.hashing import mix64
+
 __all__ = ["NUM_RANDOM", "id_noise", "structure_features"]
 
 NUM_RANDOM = 16
@@ -39,17 +41,10 @@ def id_noise(ids: Sequence[str], *, seed: int, width: int) -> Tensor:
     digest = b"".join(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest() for name in ids)
     keys = np.frombuffer(digest, dtype="<u8").reshape(-1, 1)
     with np.errstate(over="ignore"):
-        bits = _mix(keys + np.arange(1, 2 * width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        bits = mix64(keys + np.arange(1, 2 * width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     uniform = (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
     radius = np.sqrt(-2.0 * np.log1p(-uniform[:, :width]))
     return torch.from_numpy((radius * np.cos(2.0 * np.pi * uniform[:, width:])).astype(np.float32))
-
-
-def _mix(bits: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Scramble 64-bit words (the finaliser of SplitMix64, Steele et al. 2014)."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
 
 
 def structure_features(graph: Any, ntype: str, ids: Sequence[str], *, seed: int = 0) -> Tensor:

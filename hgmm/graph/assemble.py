@@ -1,0 +1,117 @@
+"""One way from tensors to a `MultimodalGraph`, shared by the builder and the conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hgmm.errors import SchemaError, unknown_name
+from hgmm.graph.multimodal import SPLITS, DataSource, MultimodalGraph
+from hgmm.graph.schema import KINDS, PRESENT_SUFFIX, GraphSchema, ModalitySpec
+from hgmm.typing import CanonicalEtype
+
+__all__ = ["default_specs", "from_tensors"]
+
+
+def default_specs(
+    features: Mapping[str, Mapping[str, Tensor]], kinds: Mapping[str, str] | None = None
+) -> dict[str, dict[str, ModalitySpec]]:
+    """Return specs for ``{ntype: {modality: (N, width)}}``; the kind is the name if that is one, else ``other``."""
+    return {
+        ntype: {
+            name: ModalitySpec((kinds or {}).get(name, name if name in KINDS else "other"), int(values.shape[-1]))
+            for name, values in modalities.items()
+        }
+        for ntype, modalities in features.items()
+    }
+
+
+def from_tensors(
+    num_nodes: Mapping[str, int],
+    edges: Mapping[CanonicalEtype, tuple[Tensor, Tensor]],
+    *,
+    features: Mapping[str, Mapping[str, Tensor]] | None = None,
+    present: Mapping[str, Mapping[str, Tensor]] | None = None,
+    specs: Mapping[str, Mapping[str, ModalitySpec]] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    target: str | None = None,
+    labels: Tensor | None = None,
+    classes: Sequence[str] = (),
+    splits: Mapping[str, Tensor] | None = None,
+    node_ids: Mapping[str, Sequence[str]] | None = None,
+    node_names: Mapping[str, Sequence[str]] | None = None,
+    source: DataSource | None = None,
+    transforms: Mapping[str, Any] | None = None,
+    name: str = "graph",
+) -> MultimodalGraph:
+    """Build a graph from index and feature tensors.
+
+    Parameters
+    ----------
+    num_nodes : mapping of str to int
+        Node types, in the schema's order, and their sizes.
+    edges : mapping of (str, str, str) to (Tensor, Tensor)
+        ``(E,)`` int64 sources and destinations by relation.
+    features : mapping of str to mapping of str to Tensor, optional
+        ``(N, width)`` floating point by node type and modality.
+    present : mapping of str to mapping of str to Tensor, optional
+        ``(N,)`` bool where not every node has the modality; features of absent rows are set to zero.
+    specs : mapping, optional
+        Specs by node type and modality. Default: made from `features` and `kinds`.
+    kinds : mapping of str to str, optional
+        Kind by modality. Default: its name if that is a kind, else ``other``.
+    target : str, optional
+        The node type that carries labels.
+    labels : Tensor, optional
+        ``(N,)`` int64 class numbers, -1 = none.
+    classes : sequence of str, optional
+        Class names. Default: the numbers from 0 to the largest label.
+    splits : mapping of str to Tensor, optional
+        ``train``, ``val``, ``test``: a ``(N,)`` bool mask or ``(n,)`` node numbers.
+    node_ids, node_names, source, transforms, name
+        As in `MultimodalGraph`.
+
+    Raises
+    ------
+    SchemaError
+        If the parts do not fit together; all problems are listed.
+    """
+    from hgmm.dgl_compat import dgl
+
+    for where in (features or {}, present or {}):
+        for ntype in where:
+            if ntype not in num_nodes:
+                raise SchemaError(f"from_tensors: {unknown_name('node type', ntype, num_nodes)}")
+    g = dgl.heterograph(dict(edges), num_nodes_dict=dict(num_nodes))
+    for ntype, modalities in (features or {}).items():
+        for modality, values in modalities.items():
+            mask = (present or {}).get(ntype, {}).get(modality)
+            if mask is not None and not bool(mask.all()):
+                g.nodes[ntype].data[modality + PRESENT_SUFFIX] = mask
+                values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
+            g.nodes[ntype].data[modality] = values
+    if target is not None and target in num_nodes:
+        _put_labels(g.nodes[target].data, num_nodes[target], labels, splits or {})
+    if labels is not None and not classes:
+        classes = tuple(map(str, range(int(labels.max()) + 1 if labels.numel() else 0)))
+    specs = specs or default_specs(features or {}, kinds)
+    schema = GraphSchema(tuple(num_nodes), tuple(edges), specs, target=target, classes=tuple(classes))
+    return MultimodalGraph(
+        g, schema, node_ids=node_ids, node_names=node_names, source=source, transforms=transforms, name=name
+    )
+
+
+def _put_labels(data: Any, num_nodes: int, labels: Tensor | None, splits: Mapping[str, Tensor]) -> None:
+    if labels is not None:
+        data["label"] = labels
+    for split, chosen in splits.items():
+        if split not in SPLITS:
+            raise SchemaError(f"from_tensors splits: {unknown_name('split', split, SPLITS)}")
+        mask = chosen
+        if chosen.dtype != torch.bool:
+            mask = torch.zeros(num_nodes, dtype=torch.bool)
+            mask[chosen] = True
+        data[f"{split}_mask"] = mask

@@ -1,0 +1,199 @@
+"""Reading a user's tables and matrices so that every complaint can name the file and the row."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from hgmm.errors import Problem, first_problems, unknown_name
+
+__all__ = ["ROWS_HINT", "Table", "as_texts", "read_table"]
+
+ROWS_HINT = (
+    "Rows: in a CSV or text file the first line is row 1, as in a spreadsheet; in Parquet files, arrays and DataFrames "
+    "the first row is row 0."
+)
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = (".parquet", ".pq")
+EMPTY_WORDS = frozenset({"", "nan"})
+
+
+class Table:
+    """A DataFrame that knows its name and the row number under which its user knows each row.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The cells; never written to.
+    name : str
+        File name or other name for messages.
+    rows : ndarray, optional
+        ``(N,)`` row numbers for messages. Default: counted from 0.
+    """
+
+    def __init__(self, frame: pd.DataFrame, name: str, *, rows: NDArray[np.int64] | None = None) -> None:
+        self.frame = frame
+        self.name = name
+        self.rows = np.arange(len(frame)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def at(self, position: int) -> str:
+        """Return ``"buys.csv row 7"`` for a position in the frame."""
+        return f"{self.name} row {self.rows[position]}"
+
+    def column(self, name: str, problems: list[Problem]) -> pd.Series | None:
+        """Return a column, or None after noting that it is missing and which there are."""
+        names = [str(column) for column in self.frame.columns]
+        if name in names:
+            return self.frame.iloc[:, names.index(name)]
+        problems.append(Problem("missing column", self.name, unknown_name("column", name, names)))
+        return None
+
+    def texts(self, name: str, problems: list[Problem]) -> NDArray[np.object_] | None:
+        """Return ``(N,)`` str of a column, ``""`` for an empty cell, or None if the column is missing."""
+        column = self.column(name, problems)
+        return None if column is None else as_texts(column)
+
+    def numbers(self, name: str, problems: list[Problem]) -> NDArray[np.float64] | None:
+        """Return ``(N,)`` float64 of a column, NaN for an empty cell; note cells that are no finite number."""
+        column = self.column(name, problems)
+        if column is None:
+            return None
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+            values: NDArray[np.float64] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            wrong = np.flatnonzero(np.isinf(values))
+            shown: Any = values
+        else:
+            shown = as_texts(column)
+            values = pd.to_numeric(pd.Series(shown, dtype=object), errors="coerce").to_numpy(np.float64)
+            empty = np.isnan(values)
+            empty[empty] = [text.strip().lower() in EMPTY_WORDS for text in shown[empty]]
+            wrong = np.flatnonzero(~np.isfinite(values) & ~empty)
+        problems += first_problems(
+            "not a finite number",
+            wrong.tolist(),
+            lambda row: (self.at(row), f"column {name!r} holds {str(shown[row])!r}"),
+        )
+        return values
+
+
+def as_texts(values: pd.Series) -> NDArray[np.object_]:
+    """Return a column as ``(N,)`` str; whole numbers lose their ``.0`` and missing cells become ``""``."""
+    missing = values.isna().to_numpy(dtype=bool)
+    if pd.api.types.is_float_dtype(values) and bool((values[~missing] % 1 == 0).all()):
+        # A column of whole numbers with one empty cell reaches us as floats, and its ids must still be "7".
+        values = values.astype("Int64")
+    texts: NDArray[np.object_] = values.astype(object).to_numpy(dtype=object, copy=True)
+    texts[missing] = ""
+    if not pd.api.types.is_string_dtype(values):
+        texts = np.array([*map(str, texts), None], dtype=object)[:-1]
+    return texts
+
+
+def read_table(path: Path, name: str, problems: list[Problem]) -> Table | None:
+    """Read a CSV (commas), TSV (tabs) or Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        What messages call it.
+    problems : list of Problem
+        Findings are appended to it.
+
+    Returns
+    -------
+    Table or None
+        All cells of a CSV file are text, so that the id ``007`` stays what it is; blank lines are left out. None if the
+        file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    known = (*SEPARATORS, *PARQUET)
+    if not path.is_file():
+        problems.append(Problem("missing file", name, f"there is no such file in {path.parent}"))
+    elif suffix not in known:
+        text = f"its name ends in {suffix!r}; tables are read from {', '.join(known)}"
+        problems.append(Problem("unknown format", name, text))
+    elif path.stat().st_size == 0:
+        problems.append(Problem("empty file", name, "it holds nothing, not even a header; export it again"))
+    elif suffix in PARQUET:
+        try:
+            return Table(pa.parquet.read_table(path).to_pandas(), name)
+        except (pa.ArrowInvalid, OSError) as error:
+            problems.append(Problem("unreadable file", name, f"it is not a Parquet file ({_first_line(error)})"))
+    else:
+        return _read_csv(path, name, SEPARATORS[suffix], problems)
+    return None
+
+
+def _read_csv(path: Path, name: str, separator: str, problems: list[Problem]) -> Table | None:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(csv.reader(stream, delimiter=separator), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        problems.append(Problem("unreadable file", name, f"it is not UTF-8 text ({error}); save it as UTF-8"))
+        return None
+    found = _header_problems(header, name, separator)
+    if found:
+        problems += found
+        return None
+    ragged: list[Any] = []
+
+    def skip(row: Any) -> str:
+        ragged.append(row)
+        return "skip"
+
+    try:
+        table = pa.csv.read_csv(
+            path,
+            # Only one thread knows the row numbers; a block must hold the longest row.
+            read_options=pa.csv.ReadOptions(use_threads=False, block_size=1 << 24),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
+            ),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
+        )
+    except pa.ArrowInvalid as error:
+        problems.append(Problem("unreadable file", name, _first_line(error)))
+        return None
+    problems += first_problems(
+        "ragged row",
+        ragged,
+        lambda row: (
+            f"{name} row {row.number}",
+            f"{row.actual_columns} cells under a header of {row.expected_columns}: {row.text[:60]!r}; "
+            "put double quotes around a text that contains the separator",
+        ),
+    )
+    frame = table.to_pandas()
+    skipped = np.array([row.number for row in ragged], dtype=np.int64)
+    rows = np.delete(np.arange(2, 2 + len(frame) + len(ragged)), skipped - 2)
+    blank = (frame == "").all(axis=1).to_numpy(dtype=bool)
+    return Table(frame[~blank].reset_index(drop=True), name, rows=rows[~blank])
+
+
+def _header_problems(header: list[str], name: str, separator: str) -> list[Problem]:
+    others = [other for other in ("\t", ";", "|", ",") if other != separator and other in "".join(header)]
+    if len(header) == 1 and others:
+        text = (
+            f"its only column is {header[0]!r}; expected {separator!r} between columns, found {others[0]!r}; "
+            "separate with commas (.csv) or tabs (.tsv)"
+        )
+        return [Problem("wrong separator", name, text)]
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    return [Problem("duplicate column", name, f"{column!r} stands twice in the header") for column in repeated]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
