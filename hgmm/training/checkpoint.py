@@ -83,7 +83,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, number: int) -> Non
         "progress": checkpoint.progress,
     }
     write_json(folder / STATE, state)
-    for path in folder.glob("*.safetensors"):
+    for path in (*folder.glob("*.safetensors"), *folder.glob(".*.tmp")):
         if path.name not in (current, best):
             path.unlink()
 

@@ -64,8 +64,7 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
 
 def new_run_dir(config: RunConfig, *, parent: str | Path = "runs") -> Path:
     """Return a folder name that is not taken: ``runs/<dataset>-<model>-<YYYYmmdd-HHMMSS>``."""
-    dataset = Path(config.data.dataset).resolve().name if "/" in config.data.dataset else config.data.dataset
-    stem = f"{dataset}-{config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = f"{datasets.info(config.data.dataset).name}-{config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, number = Path(parent) / stem, 1
     while path.exists():
         number += 1
@@ -88,9 +87,8 @@ def build_model(config: RunConfig, graph: MultimodalGraph) -> nn.Module:
     ConfigError
         If the model is unknown, does not serve the graph's task, or refuses an option.
     """
-    model_config = config.model.complete()
     task = graph_task(graph)
-    model = MODELS.get(model_config.name)
+    model = MODELS.get(config.model.name)
     if task not in model.tasks:
         serving = [name for name in MODELS if task in MODELS.get(name).tasks]
         raise ConfigError(
@@ -98,7 +96,7 @@ def build_model(config: RunConfig, graph: MultimodalGraph) -> nn.Module:
             f"models that do: {', '.join(serving) or 'none'}"
         )
     seed_everything(config.train.seed)
-    built: nn.Module = model(graph.schema, **model_config.options)
+    built: nn.Module = model(graph.schema, **config.model.complete().options)
     return built
 
 
@@ -145,7 +143,7 @@ def train_run(
         If SIGINT or SIGTERM came; the state is saved.
     """
     run_dir = Path(run_dir)
-    config = _resumed_config(config, run_dir) if resume else _fresh_config(config, run_dir)
+    config = _resumed_config(config, run_dir, several=False) if resume else _fresh_config(config, run_dir)
     if resume and (run_dir / RECORD).exists():
         record = RunRecord.load(run_dir)
         if record.status == "done":
@@ -207,7 +205,7 @@ def train_runs(
     if runs < 1:
         raise ConfigError(f"train_runs runs: must be at least 1, got {runs!r}")
     run_dir = Path(run_dir)
-    config = _resumed_config(config, run_dir) if resume else _fresh_config(config, run_dir)
+    config = _resumed_config(config, run_dir, several=True) if resume else _fresh_config(config, run_dir)
     write_config(run_dir / CONFIG, config.to_dict())
     record = _started(config)
     record.save(run_dir)
@@ -234,15 +232,22 @@ def train_runs(
 def _fresh_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
     if config is None:
         raise ConfigError("train_run config: must be given unless a run is resumed, got None")
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    # A process killed while it writes its first file leaves a hidden temporary one.
+    if run_dir.exists() and (not run_dir.is_dir() or any(not path.name.startswith(".") for path in run_dir.iterdir())):
         raise ConfigError(f"run folder {run_dir}: it exists and is not empty; choose another, or resume that run")
-    return config
+    return dataclasses.replace(config, model=config.model.complete())
 
 
-def _resumed_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
+def _resumed_config(config: RunConfig | None, run_dir: Path, *, several: bool) -> RunConfig:
     if not (run_dir / CONFIG).exists():
         raise ConfigError(f"run folder {run_dir}: it has no {CONFIG}, so there is no run to resume; start one without")
+    if not several and any(run_dir.glob("seed-*")):
+        raise ConfigError(f"run folder {run_dir}: it holds several runs; resume it with train_runs, or with --runs K")
+    if several and (run_dir / "checkpoint").exists():
+        raise ConfigError(f"run folder {run_dir}: it holds a single run; resume it with train_run, or without --runs")
     stored = RunConfig.from_dict(read_config(run_dir / CONFIG))
+    if config is not None:
+        config = dataclasses.replace(config, model=config.model.complete())
     if config is not None and config != stored:
         old, new = (RunConfig.merge(None, entry.to_dict(), None) for entry in (stored, config))
         keys = sorted(key for key in old | new if old.get(key) != new.get(key))

@@ -20,11 +20,12 @@ from hgmm.training.checkpoint import load_checkpoint
 from hgmm.training.config import RunConfig
 from hgmm.training.config_file import read_config
 from hgmm.training.conform import conform
+from hgmm.training.devices import usable_device
 from hgmm.training.evaluation import collect_outputs
 from hgmm.training.loaders import make_loader, place_graph
 from hgmm.training.predictions import Predictions, predictions_from_output
 from hgmm.training.task import classification_metrics
-from hgmm.typing import NodeOutput, resolve_device
+from hgmm.typing import NodeOutput
 
 __all__ = ["CONFIG", "DESCRIPTION", "TrainedRun", "describe_model", "load_run"]
 
@@ -177,7 +178,7 @@ class TrainedRun:
 
     def _outputs(self, graph: MultimodalGraph, nodes: Tensor) -> NodeOutput:
         train = self.config.train
-        device = resolve_device(train.device)
+        device = usable_device(train.device)
         if not train.batch_size:
             graph = place_graph(graph, device)
         return collect_outputs(self.model, make_loader(graph, nodes, train, device=device, training=False))
@@ -198,15 +199,21 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     DataError
         If the folder holds no run, no weights yet, or a broken file.
     ConfigError
-        If the model is not registered here.
+        If the model is not registered here, or a GPU is asked for that torch does not see.
     """
     path = Path(path)
     if not (path / CONFIG).exists():
         raise DataError(f"{path}: it has no {CONFIG}; name the folder that a run has written")
+    several = sorted(folder.name for folder in path.glob("seed-*"))
+    if several:
+        raise DataError(f"{path}: it holds several runs; name one of their folders: {', '.join(several)}")
     settings = read_config(path / CONFIG)
     if device is not None:
         settings["train"]["device"] = device
     config = RunConfig.from_dict(settings)
+    found = load_checkpoint(path / "checkpoint")
+    if found is None or not found[0].best:
+        raise DataError(f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True)")
     description = read_json(path / DESCRIPTION)
     version = description.get("format_version")
     if version != FORMAT_VERSION:
@@ -214,11 +221,8 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
             f"{path / DESCRIPTION}: format_version must be {FORMAT_VERSION}, got {version!r}; use the hgmm that wrote "
             "it"
         )
-    found = load_checkpoint(path / "checkpoint")
-    if found is None or not found[0].best:
-        raise DataError(f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True)")
     schema = GraphSchema.from_dict(description["schema"])
     model = MODELS.get(description["model"])(schema, **description["arguments"])
     model.load_state_dict(found[0].best)
-    model.to(resolve_device(config.train.device)).eval()
+    model.to(usable_device(config.train.device)).eval()
     return TrainedRun(path, model, schema, config, description["transforms"])

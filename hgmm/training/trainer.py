@@ -28,13 +28,12 @@ from hgmm.training.checkpoint import (
     save_checkpoint,
 )
 from hgmm.training.config import TrainConfig
+from hgmm.training.devices import peak_memory_mib, reset_peak_memory, usable_device
 from hgmm.training.evaluation import evaluate
 from hgmm.training.loaders import NodeLoader, make_loader, place_graph
-from hgmm.training.memory import peak_memory_mib, reset_peak_memory
 from hgmm.training.progress import Callback, EpochRecord, FitResult
 from hgmm.training.schedule import Schedule
 from hgmm.training.task import Task
-from hgmm.typing import resolve_device
 
 __all__ = ["Trainer", "seed_everything"]
 
@@ -83,6 +82,11 @@ class Trainer:
     callbacks : sequence of Callback, optional
         Followers.
 
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for that torch does not see.
+
     Notes
     -----
     AdamW over the parameters that need gradients. `fit` seeds the global generators, so that equal seeds and thread
@@ -108,7 +112,7 @@ class Trainer:
         self.config = config
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.callbacks = tuple(callbacks)
-        self.device = resolve_device(config.device)
+        self.device = usable_device(config.device)
         self._progress = _Progress()
         self._best: dict[str, Tensor] = {}
         self._stop = False
@@ -144,7 +148,7 @@ class Trainer:
         SchemaError
             If the graph has no training nodes.
         ConfigError
-            If the loss stops being finite, if CUDA is asked for and there is none, or if there is no folder to resume.
+            If the loss stops being finite, or if there is no folder to resume.
         """
         self._check(graph, resume)
         with _threads(self.config.num_threads):
@@ -169,10 +173,6 @@ class Trainer:
     def _check(self, graph: MultimodalGraph, resume: bool) -> None:
         if not len(graph.train_idx):
             raise SchemaError(f"Trainer.fit graph: {graph.name!r} has no training nodes; give it a train_mask")
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                f"train.device: {self.config.device!r} is asked for and torch sees no GPU; use cpu or auto"
-            )
         if resume and self.run_dir is None:
             raise ConfigError("Trainer.fit resume: must come with a run_dir, got None; give the Trainer the folder")
 

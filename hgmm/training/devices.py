@@ -1,4 +1,4 @@
-"""Highest memory use so far."""
+"""Where a model runs, and the most memory that took."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ import sys
 import psutil
 import torch
 
-__all__ = ["peak_memory_mib", "reset_peak_memory"]
+from hgmm.errors import ConfigError
+from hgmm.typing import resolve_device
+
+__all__ = ["peak_memory_mib", "reset_peak_memory", "usable_device"]
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means.
+
+    Raises
+    ------
+    ConfigError
+        If it is a GPU that torch does not see.
+    """
+    device = resolve_device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"train.device: {name!r} is asked for and torch sees {torch.cuda.device_count()} GPUs; use cpu or auto"
+        )
+    return device
 
 
 def reset_peak_memory(device: torch.device) -> None:
