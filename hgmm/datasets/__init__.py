@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hgmm.datasets import amazon, douban, emoji, imdb
+from hgmm.datasets import amazon, amazon_copurchase, douban, emoji, films, imdb
 from hgmm.datasets.base import Dataset, DatasetInfo, OfficialFile, check_published, register, statistics
 from hgmm.datasets.loading import available, fetch, info, load
 from hgmm.datasets.synthetic import synthetic
@@ -12,11 +12,13 @@ __all__ = [
     "DatasetInfo",
     "OfficialFile",
     "amazon",
+    "amazon_copurchase",
     "available",
     "check_published",
     "douban",
     "emoji",
     "fetch",
+    "films",
     "imdb",
     "info",
     "load",

@@ -92,7 +92,7 @@ class AmazonDataset(OfficialDataset):
             classes=COUNTS.classes,
             reliability={"text": 0.6, "image": 0.65},
             homophily=0.6,
-            degree_exponent=2.0,
+            degree_exponent={"ii": 2.5, "ir": 2.2},
             split=COUNTS.splits,
             name="amazon",
             source=source,

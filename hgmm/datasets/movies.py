@@ -81,7 +81,7 @@ class MovieDataset(OfficialDataset):
             classes=self.counts.classes,
             reliability={"text": 0.6, "image": 0.65},
             homophily=0.6,
-            degree_exponent=2.6,
+            degree_exponent=3.5,
             degrees=self.degrees,
             split=self.counts.splits,
             name=self.info.name,

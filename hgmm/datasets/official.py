@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -19,6 +18,7 @@ from hgmm.datasets.planted import IntArray
 from hgmm.dgl_compat import dgl
 from hgmm.errors import DataError
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
+from hgmm.graph.files import file_sha256
 from hgmm.graph.schema import KINDS
 from hgmm.typing import CanonicalEtype
 
@@ -103,6 +103,9 @@ class OfficialDataset(Dataset):
     class_names: ClassVar[tuple[str, ...]]
     """Names of the classes, in the order of the labels."""
 
+    stand_in_has: ClassVar[str] = "the published schema and statistics"
+    """What the generated stand-in shares with the published data, for the reader of a result."""
+
     @abstractmethod
     def read_graph(self, folder: Path) -> RawGraph:
         """Read the files that hold no modality."""
@@ -172,13 +175,13 @@ class OfficialDataset(Dataset):
     def _synthetic_source(self, folder: Path, absent: Sequence[OfficialFile]) -> DataSource:
         note = (
             f"synthetic stand-in: the published files of {self.info.name!r} are not in {folder}, so a generated graph "
-            "with the published schema and statistics takes their place; scores on it say nothing about the real data "
+            f"with {self.stand_in_has} takes their place; scores on it say nothing about the real data "
             f"(to get the files: hgmm datasets fetch {self.info.name})"
         )
         return DataSource("synthetic", absent=tuple(file.path for file in absent), note=note)
 
     def _source(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> DataSource:
-        sums = {file.path: _sha256(folder / file.path) for file in there}
+        sums = {file.path: file_sha256(folder / file.path) for file in there}
         names = tuple(f"{file.ntype}.{file.modality}" for file in absent)
         listed = ", ".join(f"{name} ({file.path})" for name, file in zip(names, absent, strict=True))
         note = f"real data of {self.info.name!r}, treated as absent: {listed}" if absent else ""
@@ -362,11 +365,3 @@ def _numpy(path: Path, read: Callable[[], A]) -> A:
 
 def _again(name: str) -> str:
     return f"delete the file and run: hgmm datasets fetch {name}"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

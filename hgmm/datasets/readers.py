@@ -20,6 +20,8 @@ from typing import Any
 from hgmm.datasets.triples import read_openke, read_tsv
 from hgmm.errors import DataError
 from hgmm.graph import MultimodalGraph
+from hgmm.graph.folder import read_folder
+from hgmm.graph.storage import load_graph
 
 __all__ = ["MARKERS", "folder_task", "marker", "read_dataset_folder"]
 
@@ -91,11 +93,7 @@ def read_dataset_folder(
     """
     kind = marker(path)
     if kind == "schema.json":
-        from hgmm.graph.storage import load_graph
-
         return load_graph(path)
     if kind == "graph.yaml":
-        from hgmm.graph.folder import read_folder
-
         return read_folder(path, transforms=transforms, classes=classes)
     return read_openke(path) if kind == "entity2id.txt" else read_tsv(path, kind)

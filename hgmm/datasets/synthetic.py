@@ -46,7 +46,7 @@ def synthetic(
     noise: float = 1.0,
     missing: float | Mapping[str, float] = 0.0,
     homophily: float | Mapping[str, float] = 0.7,
-    degree_exponent: float = 2.3,
+    degree_exponent: float | Mapping[str, float] = 2.3,
     degrees: Mapping[str, int] | None = None,
     split: Sequence[float] = (0.2, 0.1, 0.7),
     seed: int = 0,
@@ -81,8 +81,8 @@ def synthetic(
     homophily : float or mapping of str to float, optional
         From 0 to 1, by edge type: probability that an edge is drawn inside a class; otherwise it leads anywhere. An
         edge type not named has 0.7.
-    degree_exponent : float, optional
-        Above 1: exponent of the power law of the degrees.
+    degree_exponent : float or mapping of str to float, optional
+        Above 1, by edge type: exponent of the power law of the degrees. An edge type not named has 2.3.
     degrees : mapping of str to int, optional
         By edge type between two node types: every source has this many edges, except for the random few that the
         number in `edges` leaves out.
@@ -120,15 +120,16 @@ def synthetic(
     widths = MODALITIES if modalities is None else modalities
     names = tuple(dict.fromkeys(modality for specs in widths.values() for modality in specs))
     etypes = tuple(etype[1] for etype in edges)
-    trust = _table("reliability", reliability, names, default=0.7)
-    lacking = _table("missing", missing, names, default=0.0)
-    affinity = _table("homophily", homophily, etypes, default=0.7)
+    trust = _shares("reliability", reliability, names, default=0.7)
+    lacking = _shares("missing", missing, names, default=0.0)
+    exponents = _table("degree_exponent", degree_exponent, etypes, default=2.3)
+    affinity = _shares("homophily", homophily, etypes, default=0.7)
     _check_names(nodes, edges, widths, target=target, degrees=degrees or {})
     labelled = _class_counts(classes, nodes[target])
     rng = np.random.default_rng(seed)
     counts = list(labelled.values())
     planted = {t: planted_classes(counts if t == target else _even(len(counts), n), rng) for t, n in nodes.items()}
-    ends = _edges(planted, edges, homophily=affinity, exponent=degree_exponent, degrees=degrees or {}, rng=rng)
+    ends = _edges(planted, edges, homophily=affinity, exponents=exponents, degrees=degrees or {}, rng=rng)
     g = dgl.heterograph(
         {etype: (torch.from_numpy(src), torch.from_numpy(dst)) for etype, (src, dst) in ends.items()},
         num_nodes_dict=dict(nodes),
@@ -181,13 +182,19 @@ class SyntheticDataset(Dataset):
 
 def _table(what: str, value: float | Mapping[str, float], names: Sequence[str], *, default: float) -> dict[str, float]:
     given = dict.fromkeys(names, float(value)) if isinstance(value, int | float) else dict(value)
-    for key, number in given.items():
+    for key in given:
         if key not in names:
             raise ConfigError(f"synthetic {what}: {unknown_name('name', key, names)}")
-        if not 0.0 <= number <= 1.0 or (what == "missing" and number == 1.0):
-            rule = "from 0 up to, not including, 1; leave the modality out" if what == "missing" else "from 0 to 1"
-            raise ConfigError(f"synthetic {what}: {key!r} must be {rule}, got {number}")
     return {key: given.get(key, default) for key in names}
+
+
+def _shares(what: str, value: float | Mapping[str, float], names: Sequence[str], *, default: float) -> dict[str, float]:
+    table = _table(what, value, names, default=default)
+    for key, share in table.items():
+        if not 0.0 <= share <= 1.0 or (what == "missing" and share == 1.0):
+            rule = "from 0 up to, but not, 1 (else leave the modality out)" if what == "missing" else "from 0 to 1"
+            raise ConfigError(f"synthetic {what}: {key!r} must be {rule}, got {share}")
+    return table
 
 
 def _check_names(
@@ -246,7 +253,7 @@ def _edges(
     edges: Mapping[CanonicalEtype, int],
     *,
     homophily: Mapping[str, float],
-    exponent: float,
+    exponents: Mapping[str, float],
     degrees: Mapping[str, int],
     rng: np.random.Generator,
 ) -> dict[CanonicalEtype, tuple[IntArray, IntArray]]:
@@ -261,7 +268,7 @@ def _edges(
             classes[etype[2]],
             num_edges if reverse else num_edges // 2,
             homophily=homophily[etype[1]],
-            exponent=exponent,
+            exponent=exponents[etype[1]],
             rng=rng,
             degree=degrees.get(etype[1]),
             undirected=reverse is None,

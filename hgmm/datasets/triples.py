@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hgmm.datasets.official import read_matrix
 from hgmm.datasets.planted import IntArray
 from hgmm.errors import DataError, Problem, first_problems, raise_problems
 from hgmm.graph import DataSource, MultimodalGraph
+from hgmm.graph.files import file_sha256
 from hgmm.graph.schema import KINDS
 from hgmm.typing import TripleSet
 
@@ -130,7 +130,7 @@ def overlap_note(triples: TripleSet) -> str:
 def _graph(path: Path, triples: TripleSet) -> MultimodalGraph:
     features, present = _vectors(path, triples.entity_vocab)
     files = sorted(file for file in path.iterdir() if file.suffix in {".txt", ".tsv", *VECTOR_SUFFIXES})
-    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    sums = {file.name: file_sha256(file) for file in files}
     source = DataSource("local", files=tuple(sums), sha256=sums, note=overlap_note(triples))
     return MultimodalGraph.from_triples(
         triples, features=features, present=present, source=source, name=path.resolve().name
