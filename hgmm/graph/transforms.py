@@ -70,7 +70,7 @@ class NumericTransform:
     def apply(self, values: NDArray[np.float64]) -> Features:
         """Scale ``(N, width)`` values; a row that is empty in every column is absent."""
         scaled = (values - np.array(self.mean)) / np.array(self.std)
-        return Features(np.nan_to_num(scaled).astype(np.float32), (~np.isnan(values)).any(axis=1))
+        return Features(np.nan_to_num(scaled).astype(np.float32), np.asarray((~np.isnan(values)).any(axis=1)))
 
     @property
     def width(self) -> int:
