@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from hgmm.errors import ConfigError, ShapeError
+from hgmm.kernels._checks import check_choice, check_csc, check_keys, check_tensor, describe_tensor
+from tests.kernels.cases import CASES, relation
+
+CSC = relation(CASES["plain"])
+KEYS = torch.zeros(CSC.num_src, 2, 1, 3)
+
+
+def test_describe_tensor() -> None:
+    assert describe_tensor(None) == "None"
+    assert describe_tensor(KEYS) == "float32 (6, 2, 1, 3) on cpu"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_valid_relations_and_keys_pass(name: str) -> None:
+    csc = relation(CASES[name], torch.int32)
+    check_csc("op", csc)
+    check_keys("op", torch.zeros(csc.num_src, 1, 1, 1, dtype=torch.bfloat16), csc)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("indices", torch.zeros(10, 1, dtype=torch.int64), r"csc.indices: expected one dimension .* \(10, 1\)"),
+        ("indptr", CSC.indptr.float(), r"csc.indptr: expected .* int64, got float32 \(6,\)"),
+        ("indptr_t", CSC.indptr_t.to("meta"), "csc.indptr_t: .* cpu, got meta"),
+        ("indices_t", CSC.indices_t[:9], "csc.indices_t: .* 10 edges .* got 9"),
+        ("edge_pos_t", CSC.edge_pos_t[:8], "csc.edge_pos_t: .* 10 edges .* got 8"),
+        ("indptr", CSC.indptr[:0], "csc.indptr: .* got 0 entries"),
+        ("indptr", CSC.indptr - 1, "csc.indptr: .* from 0 to .* 10, got -1 to 9"),
+        ("indptr_t", CSC.indptr_t[:-2], "csc.indptr_t: .* 10, got 0 to 8"),
+    ],
+)
+def test_bad_relation(field: str, value: Tensor, message: str) -> None:
+    with pytest.raises(ShapeError, match="op, argument " + message):
+        check_csc("op", CSC._replace(**{field: value}))
+
+
+def test_row_pointers_on_another_device_are_not_read() -> None:
+    check_csc("op", CSC._replace(**{name: x.to("meta") for name, x in CSC._asdict().items()}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (KEYS[0], r"N_src = 6 .* got \(2, 1, 3\)"),
+        (KEYS[:5], r"N_src = 6 .* got \(5, 2, 1, 3\)"),
+        (KEYS[:, :0], r"at least 1, got \(6, 0, 1, 3\)"),
+        (KEYS.long(), "float64, float32, bfloat16, float16, got int64"),
+        (KEYS.to("meta"), "csc, cpu, got meta"),
+    ],
+)
+def test_bad_keys(keys: Tensor, message: str) -> None:
+    with pytest.raises(ShapeError, match="op, argument k: .*" + message):
+        check_keys("op", keys, CSC)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (KEYS[:, :1], r"\(N, M, H, D\) = \(6, 2, 1, 3\), got \(6, 1, 1, 3\)"),
+        (KEYS.double(), "dtype float32, got float64"),
+        (KEYS.to("meta"), "device cpu, got meta"),
+    ],
+)
+def test_bad_tensor(x: Tensor, message: str) -> None:
+    with pytest.raises(ShapeError, match="op, argument v: .*" + message):
+        check_tensor(
+            "op", "v", x, letters="(N, M, H, D)", shape=(6, 2, 1, 3), dtype=torch.float32, device=torch.device("cpu")
+        )
+
+
+def test_bad_choice() -> None:
+    check_choice("op", "combine", "sum", ("sum", "product"))
+    with pytest.raises(ConfigError, match="op, argument combine: unknown combine 'some'; known: product, sum"):
+        check_choice("op", "combine", "some", ("sum", "product"))
