@@ -16,11 +16,13 @@ from torch import Tensor
 
 from hgmm.errors import Problem, SchemaError, first_problems, raise_problems, unknown_name
 from hgmm.graph.assemble import from_tensors
+from hgmm.graph.edges import EdgeSource, KnownIds, read_edges
 from hgmm.graph.encoders import VectorCache, default_cache_dir
 from hgmm.graph.files import file_sha256
 from hgmm.graph.labels import Masks, read_labels, read_split
 from hgmm.graph.matrices import repeated_ids
-from hgmm.graph.modalities import NodeRows, make_features, parse_modality
+from hgmm.graph.modalities import NodeRows, make_features
+from hgmm.graph.modality_source import parse_modality
 from hgmm.graph.multimodal import DataSource, MultimodalGraph
 from hgmm.graph.schema import ModalitySpec
 from hgmm.graph.tables import ROWS_HINT, Table, read_table
@@ -42,15 +44,6 @@ class _Nodes:
     split: Any
     modalities: Mapping[str, Any]
     present: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _Edges:
-    etype: CanonicalEtype
-    table: TableLike
-    src: str
-    dst: str
-    reverse: str | None
 
 
 @dataclass
@@ -128,7 +121,7 @@ class GraphBuilder:
         self._root = Path(root) if root is not None else Path()
         self._name = name
         self._nodes: list[_Nodes] = []
-        self._edges: list[_Edges] = []
+        self._edges: list[EdgeSource] = []
 
     def add_nodes(
         self,
@@ -196,7 +189,7 @@ class GraphBuilder:
             Itself.
         """
         source, relation, destination = etype
-        self._edges.append(_Edges((source, relation, destination), table, src, dst, reverse))
+        self._edges.append(EdgeSource((source, relation, destination), table, src, dst, reverse))
         return self
 
     def build(
@@ -237,8 +230,10 @@ class GraphBuilder:
                 found.append(Problem("duplicate node type", f"node type {nodes.ntype!r}", "it is added twice"))
             else:
                 types[nodes.ntype] = self._read_nodes(nodes, nodes.ntype == target, found)
-        ends = self._read_edges(types, found)
-        raise_problems(found, where=where or f"graph {self._name!r}", hint=ROWS_HINT)
+        known = {ntype: nodes and KnownIds(nodes.ids, nodes.table.name) for ntype, nodes in types.items()}
+        ends = read_edges(self._edges, known, self._table, problems=found)
+        hint = ROWS_HINT if any(" row " in problem.where for problem in found) else ""
+        raise_problems(found, where=where or f"graph {self._name!r}", hint=hint)
         complete = {ntype: nodes for ntype, nodes in types.items() if nodes is not None}
         return self._assemble(complete, ends, target, files)
 
@@ -341,33 +336,6 @@ class GraphBuilder:
     def _fitted(self, ntype: str, modality: str) -> Transform | None:
         return None if self._transforms is None else transform_from_dict(self._transforms[ntype][modality])
 
-    def _read_edges(
-        self, types: Mapping[str, _NodeSet | None], problems: list[Problem]
-    ) -> dict[CanonicalEtype, tuple[Tensor, Tensor]]:
-        read: dict[CanonicalEtype, tuple[Tensor, Tensor]] = {}
-        index = {
-            ntype: pd.Index(pd.unique(pd.Series(nodes.ids, dtype=object)), dtype=object)
-            for ntype, nodes in types.items()
-            if nodes is not None
-        }
-        for edges in self._edges:
-            src_type, relation, dst_type = edges.etype
-            where = f"edge type {edges.etype!r}"
-            unknown = [ntype for ntype in dict.fromkeys((src_type, dst_type)) if ntype not in types]
-            for ntype in unknown:
-                problems.append(Problem("unknown node type", where, unknown_name("node type", ntype, types)))
-            table = self._table(edges.table, f"table of {relation!r}", problems)
-            if table is None or unknown:
-                continue
-            src = _positions(table, edges.src, src_type, index, types[src_type], problems)
-            dst = _positions(table, edges.dst, dst_type, index, types[dst_type], problems)
-            names = [edges.etype] + ([(dst_type, edges.reverse, src_type)] if edges.reverse else [])
-            for name, ends in zip(names, ((src, dst), (dst, src)), strict=False):
-                if name in read:
-                    problems.append(Problem("duplicate edge type", f"edge type {name!r}", "it is added twice"))
-                read[name] = ends
-        return read
-
     def _assemble(
         self,
         types: Mapping[str, _NodeSet],
@@ -406,24 +374,3 @@ class GraphBuilder:
             paths += nodes.split.values() if isinstance(nodes.split, Mapping) else ()
         paths += [edges.table for edges in self._edges]
         return [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
-
-
-def _positions(
-    table: Table,
-    column: str,
-    ntype: str,
-    index: Mapping[str, pd.Index],
-    nodes: _NodeSet | None,
-    problems: list[Problem],
-) -> Tensor:
-    """Return ``(E,)`` node numbers of a column of ids; note ids that no node has."""
-    texts = table.texts(column, problems)
-    if texts is None or nodes is None:
-        return torch.zeros(0, dtype=torch.int64)
-    position = index[ntype].get_indexer(pd.Index(texts, dtype=object))
-    problems += first_problems(
-        "unknown id",
-        np.flatnonzero(position < 0).tolist(),
-        lambda row: (table.at(row), f"{column} {texts[row]!r} is no id of {ntype!r} ({nodes.table.name})"),
-    )
-    return torch.from_numpy(position.astype(np.int64))

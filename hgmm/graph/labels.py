@@ -84,6 +84,9 @@ def _label_table(
         if key not in LABEL_KEYS:
             problems.append(Problem("unknown key", where, unknown_name("key", key, LABEL_KEYS)))
     source = given["table"]
+    if not isinstance(source, pd.DataFrame | str | os.PathLike):
+        problems.append(Problem("wrong label", where, f"expected a file under `table`, got {source!r}"))
+        return None
     table = Table(source, where) if isinstance(source, pd.DataFrame) else None
     if table is None:
         table = read_table(root / source, os.fspath(source), problems)

@@ -205,7 +205,7 @@ def summarize(graph: MultimodalGraph) -> GraphSummary:
 
 def _node_summary(graph: MultimodalGraph, ntype: str) -> NodeSummary:
     count = graph.num_nodes(ntype)
-    present = graph.present(ntype).float()
+    present = graph.present(ntype).cpu().double()
     covered = 100.0 * present.sum(dim=0) / max(count, 1)
     degree = torch.zeros(count, dtype=torch.int64)
     for etype in graph.schema.canonical_etypes:

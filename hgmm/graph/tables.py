@@ -65,7 +65,7 @@ class Table:
         return None if column is None else as_texts(column)
 
     def numbers(self, name: str, problems: list[Problem]) -> NDArray[np.float64] | None:
-        """Return ``(N,)`` float64 of a column, NaN for an empty cell; note cells that are no finite number."""
+        """Return ``(N,)`` float64 of a column, NaN for an empty cell; note cells that are no finite number (then 0)."""
         column = self.column(name, problems)
         if column is None:
             return None
@@ -84,7 +84,8 @@ class Table:
             wrong.tolist(),
             lambda row: (self.at(row), f"column {name!r} holds {str(shown[row])!r}"),
         )
-        return values
+        # Reported once is enough: NaN would be taken for an empty cell.
+        return np.where(np.isin(np.arange(len(values)), wrong), 0.0, values)
 
 
 def as_texts(values: pd.Series) -> NDArray[np.object_]:
@@ -172,8 +173,8 @@ def _read_csv(path: Path, name: str, separator: str, problems: list[Problem]) ->
         ragged,
         lambda row: (
             f"{name} row {row.number}",
-            f"{row.actual_columns} cells under a header of {row.expected_columns}: {row.text[:60]!r}; "
-            "put double quotes around a text that contains the separator",
+            f"{row.actual_columns} cells under a header of {row.expected_columns}: {row.text[:60]!r}"
+            + ("; put double quotes around a text with a separator" * (row.actual_columns > row.expected_columns)),
         ),
     )
     frame = table.to_pandas()
