@@ -111,12 +111,18 @@ def planted_edges(
         if undirected:
             src, dst = np.minimum(src, dst), np.maximum(src, dst)
             src, dst = src[src != dst], dst[src != dst]
-        keys = np.union1d(keys, src * num_dst + dst)
+        keys = _sorted_distinct(np.concatenate([keys, src * num_dst + dst]))
         if len(keys) == drawn:
             break
     if num_edges < drawn:
         keys = np.sort(rng.choice(keys, num_edges, replace=False))
     return keys // num_dst, keys % num_dst
+
+
+def _sorted_distinct(keys: IntArray) -> IntArray:
+    """Do what `numpy.unique` does; that hashes integers before it sorts them, which takes several times as long here."""
+    keys = np.sort(keys)
+    return keys[np.concatenate([np.ones(min(len(keys), 1), dtype=np.bool_), keys[1:] != keys[:-1]])]
 
 
 def _open_sources(keys: IntArray, num_src: int, num_dst: int, degree: int) -> IntArray:
