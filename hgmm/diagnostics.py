@@ -209,7 +209,8 @@ def _machine() -> Iterator[Finding]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("machine", "processor", f"{cores} cores usable, torch computes with {torch.get_num_threads()} threads")
+    text = f"{cores} cores usable, torch computes with {torch.get_num_threads()} threads"
+    yield Finding("machine", "processor", text)
     memory = psutil.virtual_memory()
     text = f"{memory.available // _MIB:,} MiB of {memory.total // _MIB:,} MiB available"
     yield Finding("machine", "memory", text)

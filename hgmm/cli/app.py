@@ -1,0 +1,62 @@
+"""The command group ``hgmm`` and how it ends: exit codes and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from hgmm import __version__
+from hgmm.cli.datasets import datasets
+from hgmm.cli.doctor import doctor
+from hgmm.cli.embed import embed
+from hgmm.cli.evaluate import evaluate
+from hgmm.cli.import_folder import import_folder
+from hgmm.cli.predict import predict
+from hgmm.cli.runs import runs
+from hgmm.cli.train import train
+from hgmm.errors import HgmmError
+
+__all__ = ["USER_ERROR", "main"]
+
+USER_ERROR = 2
+KEYBOARD_INTERRUPT = 130
+
+
+@contextmanager
+def _plain_errors(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except HgmmError as error:
+        if debug:
+            raise
+        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        raise SystemExit(USER_ERROR) from error
+    except KeyboardInterrupt as error:
+        click.echo("Stopped.", err=True)
+        raise SystemExit(KEYBOARD_INTERRUPT) from error
+
+
+class _Group(click.Group):
+    """A group that shows an `HgmmError` as a message and exits with code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _plain_errors(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hgmm")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, as in: hgmm --debug train.")
+def main(debug: bool) -> None:
+    """Train graph networks on items that have text, images and numbers, some of them missing.
+
+    Start with: hgmm train --dataset emoji
+    """
+
+
+for _command in (train, evaluate, predict, embed, runs, datasets, import_folder, doctor):
+    main.add_command(_command)

@@ -1,0 +1,57 @@
+"""What all commands share when they write to the terminal."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+__all__ = ["format_score", "make_console", "make_table", "print_note", "print_table"]
+
+_LOG_WIDTH = 160
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that neither colours numbers by itself nor reads markup out of the user's names."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # A log or a pipe has no width; Rich would take 80 and fold paths and names.
+        console.width = _LOG_WIDTH
+    return console
+
+
+def make_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Return an empty table; the columns named in `right` hold numbers."""
+    table = Table(show_header=any(columns), header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def print_table(console: Console, table: Table, *, title: str = "") -> None:
+    """Show a table below its title; a title that is part of the table would be folded to its width."""
+    if title:
+        console.print(title, style="bold")
+    console.print(table)
+
+
+def print_note(console: Console, text: str, *, title: str) -> None:
+    """Show a sentence that the reader of the following results must not miss."""
+    console.print(Panel(text, title=title, title_align="left", border_style="yellow", expand=False))
+
+
+def format_score(value: float | None, std: float | None = None) -> str:
+    """Write a score with four digits after the point, and its standard deviation over runs if there is one.
+
+    Examples
+    --------
+    >>> format_score(0.87651, 0.0042)
+    '0.8765 ± 0.0042'
+    >>> format_score(None)
+    '-'
+    """
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if std is None else f"{value:.4f} ± {std:.4f}"

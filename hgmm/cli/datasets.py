@@ -1,0 +1,85 @@
+"""``hgmm datasets list | info | fetch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hgmm.cli.completion import dataset_names
+from hgmm.cli.console import format_score, make_console, make_table
+
+__all__ = ["datasets"]
+
+_data_root = click.option(
+    "--data-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the published files. [default: $HGMM_DATA, else the user's data folder]",
+)
+
+
+@click.group()
+def datasets() -> None:
+    """List, describe and fetch data sets."""
+
+
+@datasets.command("list")
+def list_datasets() -> None:
+    """List the data sets that can be named."""
+    from hgmm import datasets as library
+
+    table = make_table("name", "task", "what it is")
+    for name in library.available():
+        info = library.info(name)
+        table.add_row(name, info.task, info.title)
+    console = make_console()
+    console.print(table)
+    console.print("\nMore about one: hgmm datasets info NAME. A folder of your own: hgmm train --dataset ./FOLDER")
+
+
+@datasets.command()
+@click.argument("name", shell_complete=dataset_names)
+@_data_root
+def info(name: str, data_root: Path | None) -> None:
+    """Describe the data set NAME: source, licence, statistics, files."""
+    from hgmm import datasets as library
+    from hgmm.registry import DATASETS
+    from hgmm.settings import data_root as resolve_root
+
+    found = library.info(name)
+    console = make_console()
+    console.print(found.title, style="bold")
+    if found.description:
+        console.print(f"\n{found.description}")
+    table = make_table("", "")
+    table.add_row("task", found.task)
+    for label, text in (("licence", found.licence), ("source", found.url), ("citation", found.citation)):
+        if text:
+            table.add_row(label, text)
+    for key, value in found.published.items():
+        table.add_row(key, ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}")
+    for key, score in found.published_scores.items():
+        table.add_row(f"published {key}", f"{format_score(score)} ({found.published_variant})")
+    for key, setting in found.settings.items():
+        table.add_row(key, str(setting))
+    console.print("", table)
+    if found.official_files:
+        folder = DATASETS.get(name).folder(resolve_root(data_root))
+        console.print(f"\nPublished files, looked for in {folder}:", soft_wrap=True)
+        for file in found.official_files:
+            console.print(f"  {'there  ' if (folder / file.path).is_file() else 'missing'} {file.path}", soft_wrap=True)
+
+
+@datasets.command()
+@click.argument("name", shell_complete=dataset_names)
+@_data_root
+def fetch(name: str, data_root: Path | None) -> None:
+    """Download the published files of the data set NAME."""
+    from hgmm import datasets as library
+
+    paths = library.fetch(name, root=data_root)
+    console = make_console()
+    if not paths:
+        console.print(f"The data set {name} needs no files.")
+    for path in paths:
+        console.print(str(path), soft_wrap=True)

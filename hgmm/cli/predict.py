@@ -1,0 +1,37 @@
+"""``hgmm predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hgmm.cli.completion import dataset_names, run_folders
+from hgmm.cli.console import make_console
+from hgmm.cli.export import TABLE_FORMATS, check_format, write_table
+
+__all__ = ["predict"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".csv or .parquet")
+@click.option("--dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: the run's]")
+@click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the published files.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: the run's]")
+def predict(run: Path, output: Path, dataset: str | None, data_root: str | None, device: str | None) -> None:
+    """Predict the class of every target node with the trained model in the folder RUN.
+
+    The table holds ids, predicted class, the probability of each class and the weight of each modality. A folder given
+    with --dataset is read with what was fitted in training; it may have new nodes, and need not have labels.
+    """
+    from hgmm.cli.results import data_words
+    from hgmm.training import load_run
+
+    check_format(output, TABLE_FORMATS)
+    trained = load_run(run, device=device)
+    graph = trained.load_graph(dataset, root=data_root)
+    table = trained.predict(graph).table()
+    write_table(table, output)
+    where = f"{graph.name} ({data_words(graph.source.to_dict())})"
+    make_console().print(f"{len(table):,} predictions for {where} in {output}", soft_wrap=True)

@@ -1,0 +1,38 @@
+"""``hgmm runs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hgmm.cli.console import format_score, make_console, make_table
+
+__all__ = ["runs"]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), required=False)
+def runs(folder: Path) -> None:
+    """Show the runs whose folders lie in FOLDER (default: runs)."""
+    from hgmm.cli.results import data_words
+    from hgmm.training import list_runs
+
+    console = make_console()
+    found = list_runs(folder)
+    if not found:
+        console.print(f"There are no runs in {folder}. Start one with: hgmm train", soft_wrap=True)
+        return
+    scores = ("micro-F1", "macro-F1")
+    table = make_table("run", "data", "variant", "seeds", *scores, "status", right=("seeds", *scores))
+    for path, record in found:
+        std = record.test_std or {}
+        table.add_row(
+            path.name,
+            f"{record.dataset} ({data_words(record.data)})" if record.data else record.dataset,
+            record.variant or record.model,
+            str(len(record.runs) if record.runs else 1),
+            *(format_score(record.test.get(key), std.get(key)) for key in ("micro_f1", "macro_f1")),
+            record.status,
+        )
+    console.print(table)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from hgmm import diagnostics, kernels
+from hgmm.diagnostics import Finding, diagnose, is_broken
+from hgmm.errors import BackendError, ConfigError
+
+
+def statuses(findings: list[Finding], section: str) -> dict[str, str]:
+    return {finding.name: finding.status for finding in findings if finding.section == section}
+
+
+def only_broken(findings: list[Finding]) -> Finding:
+    (finding,) = [finding for finding in findings if finding.status == "broken"]
+    return finding
+
+
+def test_diagnose_finds_nothing_broken_here(tmp_path: Path) -> None:
+    findings = diagnose(tmp_path)
+    assert [finding for finding in findings if finding.status == "broken"] == []
+    assert not is_broken(findings)
+    assert {finding.section for finding in findings} == {"versions", "DGL", "kernels", "data", "machine"}
+    assert statuses(findings, "kernels")["cross_modal_attention"] == "ok"
+    assert all(finding.fix == "" for finding in findings)
+
+
+def test_diagnose_names_the_folders_of_the_data_root(tmp_path: Path) -> None:
+    (tmp_path / "imdb").mkdir()
+    (finding,) = [finding for finding in diagnose(tmp_path) if finding.name == "data root"]
+    assert (finding.value, finding.status) == (f"{tmp_path}: imdb", "ok")
+
+
+def test_diagnose_notes_a_data_root_that_does_not_exist(tmp_path: Path) -> None:
+    (finding,) = [finding for finding in diagnose(tmp_path / "none") if finding.name == "data root"]
+    assert finding.status == "note"
+
+
+def test_diagnose_reports_an_unknown_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "quantum")
+    finding = only_broken(diagnose())
+    assert "'quantum'" in finding.value
+    assert finding.fix == "run: unset HGMM_BACKEND"
+
+
+def test_diagnose_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "reference")
+    diagnose()
+    assert diagnostics.settings.backend() == "reference"
+
+
+def test_diagnose_reports_a_kernel_with_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels.inter_node_attention
+
+    def wrong(*args: torch.Tensor, **kwargs: torch.Tensor) -> object:
+        return right(*args, **kwargs)._replace(out=torch.full((1,), float("nan")))
+
+    monkeypatch.setattr(kernels, "inter_node_attention", wrong)
+    finding = only_broken(diagnose())
+    assert finding.value == "reference: gives nan where 1 is right"
+
+
+def test_diagnose_says_why_a_backend_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: torch.Tensor, **kwargs: torch.Tensor) -> object:
+        raise BackendError("needs AVX-1024")
+
+    monkeypatch.setattr(kernels, "cross_modal_attention", refuse)
+    findings = diagnose()
+    assert statuses(findings, "kernels")["cross_modal_attention"] == "note"
+    assert any("needs AVX-1024" in finding.value for finding in findings)
+
+
+def test_diagnose_reports_a_version_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: ["numpy<1", "pytest>99; extra == 'test'"])
+    finding = only_broken(diagnose())
+    assert (finding.name, finding.fix) == ("numpy", "run: pip install 'numpy<1'")
+    assert "needs <1" in finding.value
+
+
+def test_diagnose_reports_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: ["no-such-package-of-hgmm>=2"])
+    assert only_broken(diagnose()).value == "not installed"
+
+
+def test_diagnose_stops_at_a_dgl_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hgmm.dgl_compat", None)
+    findings = diagnose()
+    assert only_broken(findings).section == "DGL"
+    assert statuses(findings, "kernels") == {}
+
+
+def test_diagnose_reports_an_unsupported_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "PYTHON_RANGE", ((3, 98), (3, 99)))
+    assert only_broken(diagnose()).name == "Python"
+
+
+def test_finding_refuses_an_unknown_status() -> None:
+    with pytest.raises(ConfigError, match="unknown status 'fine'"):
+        Finding("versions", "torch", "2", "fine")
