@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hgmm.errors import ConfigError
+from hgmm.training import DataConfig, ModelConfig, RunConfig, TrainConfig, model_options
+
+pytestmark = pytest.mark.usefixtures("_tiny_model")
+TINY = {"model.name": "tiny"}
+
+
+def test_overrides_win_over_the_file_and_the_file_over_the_dataset() -> None:
+    dataset = {"train.epochs": 1, "train.patience": 1, "train.seed": 1}
+    file = {"train": {"epochs": 2, "patience": 2}, "model": {"name": "tiny"}}
+    config = RunConfig.resolve(dataset, file, {"train.epochs": 3})
+    assert (config.train.epochs, config.train.patience, config.train.seed) == (3, 2, 1)
+    assert config.train.learning_rate == TrainConfig().learning_rate
+
+
+def test_dotted_keys_and_empty_sections_in_a_file() -> None:
+    config = RunConfig.resolve(None, {"train.epochs": 7, "data": None, "model": {"name": "tiny"}})
+    assert config.train.epochs == 7
+    assert config.data == DataConfig()
+
+
+def test_resolved_options_of_the_model_are_complete() -> None:
+    config = RunConfig.resolve(None, None, {**TINY, "model.hidden_size": 3})
+    assert config.model.options == {"hidden_size": 3, "dropout": 0.5, "note": ""}
+    assert model_options("tiny") == {"hidden_size": 8, "dropout": 0.5, "note": ""}
+
+
+def test_plain_data_and_back() -> None:
+    settings = {**TINY, "model.note": ["a"], "train.fanouts": [2, 3], "data.drop_modalities": ["text"]}
+    config = RunConfig.resolve(None, None, settings)
+    assert config.train.fanouts == (2, 3)
+    assert config.to_dict()["train"]["fanouts"] == [2, 3]
+    assert config.to_dict()["model"] == {"name": "tiny", "hidden_size": 8, "dropout": 0.5, "note": ["a"]}
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_lists_and_tuples_in_options_are_the_same() -> None:
+    assert ModelConfig("tiny", {"note": ("a", "b")}) == ModelConfig("tiny", {"note": ["a", "b"]})
+
+
+def test_whole_numbers_are_taken_for_floats() -> None:
+    config = TrainConfig(learning_rate=1)
+    assert isinstance(config.learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, model, train. Did you mean 'train'"),
+        ({"train.epoch": 1}, r"train.epoch: unknown key of section 'train' 'epoch'.*Did you mean 'epochs'"),
+        ({"data.data_set": "x"}, r"data.data_set: unknown key of section 'data' 'data_set'; known: dataset"),
+        (
+            {"model.hiden_size": 1},
+            r"model.hiden_size: unknown option of model 'tiny' 'hiden_size'; known: dropout, hid",
+        ),
+        ({"model.name": "tinny"}, r"unknown model 'tinny'.*tiny"),
+        ({"model.name": 3}, r"model.name: must be a string, got 3"),
+        ({"train": 5}, r"section 'train': must be a mapping, got 5"),
+    ],
+)
+def test_unknown_keys(settings: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        RunConfig.resolve(None, None, {**TINY, **settings})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("epochs", 0, r"train.epochs: must be at least 1, got 0"),
+        ("epochs", 1.5, r"train.epochs: must be a whole number, got 1.5"),
+        ("epochs", True, r"train.epochs: must be a whole number, got True"),
+        ("epochs", "many", r"train.epochs: must be a whole number, got 'many'"),
+        ("learning_rate", 0, r"train.learning_rate: must be above 0, got 0.0"),
+        ("learning_rate", float("nan"), r"train.learning_rate: must be above 0, got nan"),
+        ("learning_rate", "1e-3x", r"train.learning_rate: must be a number, got '1e-3x'"),
+        ("weight_decay", -1.0, r"train.weight_decay: must be at least 0, got -1.0"),
+        ("weight_decay", float("nan"), r"train.weight_decay: must be at least 0, got nan"),
+        ("scheduler", "onecycle", r"train.scheduler: unknown scheduler 'onecycle'; known: cosine, none, one-cycle"),
+        ("scheduler", 1, r"train.scheduler: must be a string, got 1"),
+        ("scheduler_warmup", 1.0, r"train.scheduler_warmup: must be below 1, got 1.0"),
+        ("label_smoothing", 1.5, r"train.label_smoothing: must be below 1, got 1.5"),
+        ("monitor", "f1", r"train.monitor: unknown monitor 'f1'; known: accuracy, loss, macro_f1, micro_f1"),
+        ("patience_monitor", "f2", r"train.patience_monitor: unknown monitor 'f2'"),
+        ("patience_monitor", 2, r"train.patience_monitor: must be a string or nothing, got 2"),
+        ("seed", 2**31, r"train.seed: must be below 2\*\*31, got 2147483648"),
+        ("seed", -1, r"train.seed: must be at least 0, got -1"),
+        ("device", "gpu", r"train.device: must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ("fanouts", [0], r"train.fanouts: each must be at least 1, or -1 for all neighbours, got 0"),
+        ("fanouts", [2.5], r"train.fanouts: must be a list of whole numbers, got \[2.5\]"),
+        ("fanouts", 5, r"train.fanouts: must be a list of whole numbers, got 5"),
+        ("batch_size", 8, r"train.fanouts: a batch size \(8\) needs one number a layer"),
+    ],
+)
+def test_wrong_values(field: str, value: Any, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("dataset", "", r"data.dataset: must name a dataset or a folder, got ''"),
+        ("dataset", 5, r"data.dataset: must be a string, got 5"),
+        ("root", 5, r"data.root: must be a string or nothing, got 5"),
+        ("require_official", "yes", r"data.require_official: must be true or false, got 'yes'"),
+        ("drop_modalities", "text", r"data.drop_modalities: must be a list of strings, got 'text'"),
+    ],
+)
+def test_wrong_data(field: str, value: Any, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        DataConfig(**{field: value})
