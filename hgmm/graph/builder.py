@@ -230,7 +230,9 @@ class GraphBuilder:
                 found.append(Problem("duplicate node type", f"node type {nodes.ntype!r}", "it is added twice"))
             else:
                 types[nodes.ntype] = self._read_nodes(nodes, nodes.ntype == target, found)
-        known = {ntype: nodes and KnownIds(nodes.ids, nodes.table.name) for ntype, nodes in types.items()}
+        known = {
+            ntype: None if nodes is None else KnownIds(nodes.ids, nodes.table.name) for ntype, nodes in types.items()
+        }
         ends = read_edges(self._edges, known, self._table, problems=found)
         hint = ROWS_HINT if any(" row " in problem.where for problem in found) else ""
         raise_problems(found, where=where or f"graph {self._name!r}", hint=hint)

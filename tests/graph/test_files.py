@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from hgmm.graph.files import file_sha256, sync_folder, write_atomically, write_tensors
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_replaces_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+    sync_folder(tmp_path)
+
+
+def test_results_are_as_readable_as_other_new_files(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "tensors", {"a": np.ones(3)})
+    assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert load_file(tmp_path / "tensors")["a"].tolist() == [1, 1, 1]
+
+
+def test_sha256(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
