@@ -34,7 +34,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "sampling": TENSORS | GRAPHS | {"sampling"},
     "kg": TENSORS | GRAPHS | {"losses", "kg"},
     "datasets": GRAPHS | {"kg", "datasets"},
-    "models": LAYERS | {"kg", "negative_learning", "models"},
+    # kg, which models may import, rests on losses.
+    "models": LAYERS | {"kg", "losses", "negative_learning", "models"},
     "training": TRAINING,
     "report": BASE | {"training", "report"},
     "diagnostics": TRAINING | {"kernels", "diagnostics"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -240,11 +240,13 @@ class AttentionConv(nn.Module, ABC):
         ConvOutput
             All outputs.
         """
-        self._check(graph, h, present)
+        self._check_types(graph)
         wanted = [t for t in self.ntypes if t in graph.dsttypes and (ntypes is None or t in ntypes)]
         etypes = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
         etypes = [e for e in etypes if graph.num_edges(e)]
-        state = {t: self._with_absent(t, h[t], present) for t in dict.fromkeys([*wanted, *(e[0] for e in etypes)])}
+        read = dict.fromkeys([*wanted, *(e[0] for e in etypes)])
+        self._check_rows(graph, read, h, present)
+        state = {t: self._with_absent(t, h[t], present) for t in read}
         k, v = ({e[0]: self._project(name, e[0], state[e[0]]) for e in etypes} for name in ("k", "v"))
         result = ConvOutput({}, None if present is None else {}, {}, {})
         for ntype in wanted:
@@ -309,7 +311,7 @@ class AttentionConv(nn.Module, ABC):
         update = own.a(ACTIVATIONS[self.message_activation](messages))
         return cast(Tensor, self.dropout(own.norm(gate * update + (1 - gate) * h)))
 
-    def _check(self, graph: Any, h: NodeDict, present: NodeDict | None) -> None:
+    def _check_types(self, graph: Any) -> None:
         where = type(self).__name__
         for ntype in dict.fromkeys([*graph.srctypes, *graph.dsttypes]):
             if ntype not in self.ntypes:
@@ -318,14 +320,17 @@ class AttentionConv(nn.Module, ABC):
             if etype not in self.canonical_etypes:
                 known = map(str, self.canonical_etypes)
                 raise SchemaError(f"{where}, graph: {unknown_name('relation', str(etype), known)}")
-        for ntype in graph.srctypes:
+
+    def _check_rows(self, graph: Any, ntypes: Iterable[str], h: NodeDict, present: NodeDict | None) -> None:
+        where = type(self).__name__
+        for ntype in ntypes:
             rows = graph.num_src_nodes(ntype)
-            _check_rows(where, "h", h, ntype, (rows, self.num_modalities, self.hidden_size))
+            _check_shape(where, "h", h, ntype, (rows, self.num_modalities, self.hidden_size))
             if present is not None:
-                _check_rows(where, "present", present, ntype, (rows, self.num_modalities))
+                _check_shape(where, "present", present, ntype, (rows, self.num_modalities))
 
 
-def _check_rows(where: str, name: str, tensors: Mapping[str, Tensor], ntype: str, shape: tuple[int, ...]) -> None:
+def _check_shape(where: str, name: str, tensors: Mapping[str, Tensor], ntype: str, shape: tuple[int, ...]) -> None:
     if ntype not in tensors:
         raise ShapeError(
             f"{where}, {name}: node type {ntype!r} is missing, got {sorted(tensors)}; pass a tensor {shape} for it"
