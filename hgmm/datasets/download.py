@@ -47,7 +47,9 @@ def fetch_folder(url: str, wanted: Sequence[str], *, names: Sequence[str], into:
         found = {name: _choose(listing, name, names) for name in missing}
         absent = [name for name, entry in found.items() if entry is None]
         if absent:
-            raise DataError(f"fetch from {url}: the folder has no {', '.join(absent)}; put the files into {into}")
+            raise DataError(
+                f"fetch from {url}: the folder has no single {', '.join(absent)}; put it into {into} by hand"
+            )
         into.mkdir(parents=True, exist_ok=True)
         for name, entry in found.items():
             _download(gdown, entry, into / name, by_hand)

@@ -139,14 +139,16 @@ def _films(path: Path) -> pd.DataFrame:
     """Return the films that have exactly one of the genres; facts of a film count only if all are known."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            films = pd.read_sql_query(QUERY, connection)
-    except (sqlite3.Error, pd.errors.DatabaseError) as error:
+            cursor = connection.execute(QUERY)
+            films = pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
+    except sqlite3.Error as error:
         raise DataError(f"dataset films: {path} cannot be read ({error}); {INSTALL}") from error
     listed = films["Genre"].str.get_dummies(", ").reindex(columns=list(GENRES), fill_value=0)
     chosen = listed.sum(axis=1) == 1
     films = films[chosen].assign(ID=films["ID"].astype(str), label=listed[chosen].idxmax(axis=1))
     films = films.reset_index(drop=True)
-    films[list(FACTS)] = films[list(FACTS)].astype(float)
+    numbers = [*FACTS, "Metacritic", "BoxOffice"]
+    films[numbers] = films[numbers].astype(float)
     films.loc[films[list(FACTS)].isna().any(axis=1), list(FACTS)] = float("nan")
     films["BoxOffice"] = np.log10(films["BoxOffice"].where(films["BoxOffice"] > 0))
     return films

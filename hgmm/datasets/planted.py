@@ -120,9 +120,12 @@ def planted_edges(
 
 
 def _sorted_distinct(keys: IntArray) -> IntArray:
-    """Do what `numpy.unique` does; that hashes integers before it sorts them, which takes several times as long here."""
+    """Do what `numpy.unique` does, which hashes integers before it sorts them and takes several times as long here."""
     keys = np.sort(keys)
-    return keys[np.concatenate([np.ones(min(len(keys), 1), dtype=np.bool_), keys[1:] != keys[:-1]])]
+    first = np.ones(len(keys), dtype=np.bool_)
+    first[1:] = keys[1:] != keys[:-1]
+    distinct: IntArray = keys[first]
+    return distinct
 
 
 def _open_sources(keys: IntArray, num_src: int, num_dst: int, degree: int) -> IntArray:

@@ -144,6 +144,13 @@ def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*args: object) -> bytes:
+    """Return empty bytes, as pickles of protocol 2 and below write them."""
+    if args:
+        raise DataError(f"its pickle calls bytes with {args!r}; this is not admitted")
+    return b""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
@@ -152,6 +159,8 @@ class _Unpickler(pickle.Unpickler):
             return _Admitted(_Dtype if name == "dtype" else _refuse_array)
         if (module, name) == ("_codecs", "encode"):
             return _Admitted(_latin1)
+        if module in ("builtins", "__builtin__") and name == "bytes":
+            return _Admitted(_no_bytes)
         raise DataError(
             f"its pickle asks for {module}.{name}; only numpy arrays, dicts, lists, strings and numbers are admitted, "
             "and nothing was run"
