@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from hgmm.datasets.base import Dataset, DatasetInfo, register
 from hgmm.datasets.planted import (
     LATENT_SIZE,
-    FloatArray,
     IntArray,
     planted_classes,
     planted_edges,
@@ -25,8 +24,6 @@ from hgmm.graph.schema import KINDS, PRESENT_SUFFIX
 from hgmm.typing import CanonicalEtype
 
 __all__ = ["RELIABILITY_SUFFIX", "SyntheticDataset", "synthetic"]
-
-BoolArray = npt.NDArray[np.bool_]
 
 RELIABILITY_SUFFIX = "_reliability"
 
@@ -134,26 +131,10 @@ def synthetic(
         {etype: (torch.from_numpy(src), torch.from_numpy(dst)) for etype, (src, dst) in ends.items()},
         num_nodes_dict=dict(nodes),
     )
-    prototypes = {m: rng.standard_normal((len(counts), LATENT_SIZE), dtype=np.float32) for m in names}
-    for ntype, specs in widths.items():
-        for modality, width in specs.items():
-            values, known = planted_features(
-                planted[ntype], prototypes[modality], width, reliability=trust[modality], noise=noise, rng=rng
-            )
-            present = rng.random(len(values)) >= lacking[modality] if lacking[modality] else None
-            _put_features(g.nodes[ntype].data, modality, values, known, present)
+    _put_features(g, planted, widths, reliability=trust, missing=lacking, noise=noise, rng=rng)
     _put_labels(g.nodes[target].data, planted[target], split, rng)
-    schema = GraphSchema(
-        tuple(nodes),
-        tuple(ends),
-        {
-            ntype: {m: ModalitySpec(m if m in KINDS else "other", width, "generated") for m, width in specs.items()}
-            for ntype, specs in widths.items()
-        },
-        target=target,
-        classes=tuple(labelled),
-        modality_names=names,
-    )
+    specs = {ntype: {m: _spec(m, width) for m, width in given.items()} for ntype, given in widths.items()}
+    schema = GraphSchema(tuple(nodes), tuple(ends), specs, target=target, classes=tuple(labelled), modality_names=names)
     said = source or DataSource("synthetic", note=f"generated data (seed {seed}): scores say nothing about real data")
     return MultimodalGraph(g, schema, source=said, name=name)
 
@@ -280,18 +261,35 @@ def _edges(
     return ends
 
 
+def _spec(modality: str, width: int) -> ModalitySpec:
+    return ModalitySpec(modality if modality in KINDS else "other", width, "generated")
+
+
 def _put_features(
-    data: MutableMapping[str, torch.Tensor],
-    modality: str,
-    values: FloatArray,
-    reliability: FloatArray,
-    present: BoolArray | None,
+    g: Any,
+    classes: Mapping[str, IntArray],
+    widths: Mapping[str, Mapping[str, int]],
+    *,
+    reliability: Mapping[str, float],
+    missing: Mapping[str, float],
+    noise: float,
+    rng: np.random.Generator,
 ) -> None:
-    data[modality + RELIABILITY_SUFFIX] = torch.from_numpy(reliability)
-    if present is not None:
-        values[~present] = 0.0
-        data[modality + PRESENT_SUFFIX] = torch.from_numpy(present)
-    data[modality] = torch.from_numpy(values)
+    num_classes = 1 + max((int(planted.max(initial=0)) for planted in classes.values()), default=0)
+    shape = (num_classes, LATENT_SIZE)
+    prototypes = {modality: rng.standard_normal(shape, dtype=np.float32) for modality in reliability}
+    for ntype, specs in widths.items():
+        data = g.nodes[ntype].data
+        for modality, width in specs.items():
+            values, trust = planted_features(
+                classes[ntype], prototypes[modality], width, reliability=reliability[modality], noise=noise, rng=rng
+            )
+            if missing[modality]:
+                present = rng.random(len(values)) >= missing[modality]
+                values[~present] = 0.0
+                data[modality + PRESENT_SUFFIX] = torch.from_numpy(present)
+            data[modality] = torch.from_numpy(values)
+            data[modality + RELIABILITY_SUFFIX] = torch.from_numpy(trust)
 
 
 def _put_labels(
