@@ -16,7 +16,7 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken"
 
 
 @click.command()
-@click.option("--data-root", type=click.Path(file_okay=False, path_type=Path), help="Folder of the official data sets.")
+@click.option("--data-root", type=click.Path(file_okay=False, path_type=Path), help="Folder of the published files.")
 def doctor(data_root: Path | None) -> None:
     """Show what is installed and works, and how to repair what does not.
 

@@ -12,7 +12,7 @@ from hgmm.cli.export import EMBEDDING_FORMATS, check_format, write_embeddings
 
 __all__ = ["embed"]
 
-_FORMATS = ".csv, .parquet, .npz or .safetensors"
+_FORMATS = "A .csv, .parquet, .npz or .safetensors file."
 
 
 @click.command()

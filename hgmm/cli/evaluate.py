@@ -16,7 +16,9 @@ __all__ = ["evaluate"]
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option("--dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: the run's]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the published files.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="[default: test, else all labelled nodes]")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), help="Nodes to score.  [default: test, else all labelled]"
+)
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: the run's]")
 def evaluate(run: Path, dataset: str | None, data_root: str | None, split: str | None, device: str | None) -> None:
     """Score the trained model in the folder RUN on labelled nodes."""

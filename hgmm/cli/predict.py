@@ -15,7 +15,9 @@ __all__ = ["predict"]
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".csv or .parquet")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .csv or .parquet file."
+)
 @click.option("--dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: the run's]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the published files.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: the run's]")

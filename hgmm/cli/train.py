@@ -40,7 +40,7 @@ def _overrides(values: dict[str, Any], ablate: tuple[str, ...], settings: tuple[
 @click.option("--config", "file", type=click.Path(dir_okay=False, path_type=Path), help="Settings in YAML or JSON.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
 @click.option("--seed", "train_seed", type=int, help="Seed of the (first) run.")
-@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs with consecutive seeds.")
+@click.option("--runs", type=click.IntRange(min=1), default=1, help="Runs with consecutive seeds.  [default: 1]")
 @click.option("--epochs", "train_epochs", type=int, help="Most epochs.")
 @click.option("--device", "train_device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--data-root", "data_root", type=click.Path(file_okay=False), help="Folder of the published files.")
@@ -68,8 +68,6 @@ def train(
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with.")
-    if resume and runs == 1 and run_dir is not None and any(run_dir.glob("seed-*/")):
-        raise click.UsageError(f"{run_dir} holds several runs; say with --runs how many there shall be.")
     if backend is not None:
         os.environ["HGMM_BACKEND"] = backend
     values = {key.replace("_", ".", 1): value for key, value in options.items()}

@@ -1,0 +1,185 @@
+"""The commands that use what was trained or show what there is; ``train`` has a file of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from hgmm import __version__, datasets, training
+from hgmm.cli import main
+from hgmm.cli.completion import dataset_names, model_names, run_folders
+from tests.cli.conftest import Invoke
+
+GRAPH_YAML = """
+target: item
+nodes:
+  item: {table: item.csv, id: id, label: label, split: split, modalities: {numeric: {columns: [price]}}}
+  user: {table: user.csv, id: id}
+edges:
+  - {type: [user, buys, item], table: buys.csv, src: user, dst: item, reverse: bought_by}
+"""
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "graph.yaml").write_text(GRAPH_YAML)
+    rows = [f"i{n},{n}.5,{'ab'[n % 2]},{('train', 'val', 'test')[n // 2]}" for n in range(6)]
+    (folder / "item.csv").write_text("\n".join(["id,price,label,split", *rows]) + "\n")
+    (folder / "user.csv").write_text("id\nu0\nu1\n")
+    (folder / "buys.csv").write_text("user,item\nu0,i0\nu0,i2\nu1,i1\nu1,i3\n")
+    return folder
+
+
+def test_version(hgmm: Invoke) -> None:
+    assert hgmm("--version").output == f"hgmm, version {__version__}\n"
+
+
+def test_predict_writes_a_table(hgmm: Invoke, trained: str) -> None:
+    result = hgmm("predict", trained, "-o", "out/predictions.csv")
+    assert result.output == "12 predictions for small (local data) in out/predictions.csv\n"
+    table = pd.read_csv("out/predictions.csv")
+    assert list(table.columns[:4]) == ["id", "predicted", "probability_even", "probability_odd"]
+    assert {"weight_text", "weight_image", "source"} <= set(table.columns)
+    assert list(table["id"]) == [f"i{n}" for n in range(12)]
+
+
+def test_predict_writes_parquet_equal_to_csv(hgmm: Invoke, trained: str) -> None:
+    hgmm("predict", trained, "-o", "p.csv")
+    hgmm("predict", trained, "-o", "p.parquet", "--dataset", "./small")
+    pd.testing.assert_frame_equal(pd.read_csv("p.csv"), pd.read_parquet("p.parquet"), check_dtype=False)
+
+
+@pytest.mark.parametrize(("command", "name"), [("predict", "p.txt"), ("embed", "e.pt")])
+def test_an_unknown_ending_is_refused_before_any_work(hgmm: Invoke, command: str, name: str) -> None:
+    result = hgmm(command, "no-such-run", "-o", name)
+    assert result.exit_code == 2
+    assert f"got '{Path(name).suffix}'" in result.stderr
+
+
+def test_a_folder_without_a_run_is_an_error(hgmm: Invoke) -> None:
+    result = hgmm("predict", "no-such-run", "-o", "p.csv")
+    assert result.exit_code == 2
+    assert "no-such-run" in result.stderr
+
+
+def test_embeddings_are_equal_in_all_formats(hgmm: Invoke, trained: str) -> None:
+    for ending in ("csv", "parquet", "npz", "safetensors"):
+        result = hgmm("embed", trained, "-o", f"e.{ending}")
+        assert result.output == f"12 vectors of width 8 for small (local data) in e.{ending}\n"
+    archive = np.load("e.npz", allow_pickle=False)
+    ids, values = archive["ids"].tolist(), archive["embedding"]
+    assert values.shape == (12, 8)
+    for table in (pd.read_csv("e.csv"), pd.read_parquet("e.parquet")):
+        assert table["id"].tolist() == ids
+        np.testing.assert_allclose(table.drop(columns="id").to_numpy(), values, rtol=1e-6)
+    with safe_open("e.safetensors", framework="numpy") as file:
+        assert json.loads(file.metadata()["ids"]) == ids
+        np.testing.assert_array_equal(file.get_tensor("embedding"), values)
+
+
+def test_evaluate_agrees_with_the_record(hgmm: Invoke, trained: str) -> None:
+    test = json.loads(Path(trained, "record.json").read_text())["test"]
+    result = hgmm("evaluate", trained)
+    assert "Scores on small, test nodes (local data)" in result.output
+    assert f"{test['macro_f1']:.4f}" in result.output
+    assert "val nodes" in hgmm("evaluate", trained, "--split", "val").output
+
+
+def test_runs_are_listed(hgmm: Invoke, trained: str) -> None:
+    row = hgmm("runs").output.splitlines()[1].split()
+    assert row[:5] == ["one", "small", "(local", "data)", "sharp"]
+    assert row[-1] == "done"
+
+
+def test_no_runs_say_how_to_start_one(hgmm: Invoke) -> None:
+    assert "There are no runs in runs. Start one with: hgmm train" in hgmm("runs").output
+
+
+def test_datasets_are_listed(hgmm: Invoke) -> None:
+    first = [line.split()[0] for line in hgmm("datasets", "list").output.splitlines() if line]
+    assert set(datasets.available()) <= set(first)
+
+
+def test_datasets_info_says_what_is_missing(hgmm: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "data" / "imdb").mkdir(parents=True)
+    (tmp_path / "data" / "imdb" / "labels.npy").touch()
+    output = hgmm("datasets", "info", "imdb").output
+    assert "there   labels.npy" in output
+    assert "missing rdf.npy" in output
+    assert "0.7578 (modal2_missing)" in output
+
+
+def test_datasets_info_of_an_unknown_name(hgmm: Invoke) -> None:
+    result = hgmm("datasets", "info", "emojy")
+    assert result.exit_code == 2
+    assert "Did you mean 'emoji'?" in result.stderr
+
+
+def test_datasets_fetch_of_embedded_data(hgmm: Invoke) -> None:
+    assert hgmm("datasets", "fetch", "emoji").output == "The data set emoji needs no files.\n"
+
+
+def test_datasets_fetch_names_the_files(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "fetch", lambda name, root: [Path("imdb/labels.npy"), Path("imdb/rdf.npy")])
+    assert hgmm("datasets", "fetch", "imdb").output == "imdb/labels.npy\nimdb/rdf.npy\n"
+
+
+def test_import_shows_what_is_in_the_graph(hgmm: Invoke, tables: Path) -> None:
+    result = hgmm("import", "shop", "-o", "shop-graph")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines()]
+    assert ["item", "6", "2", "numeric", "numeric", "1", "100.0", "%", "column", "price"] in rows
+    assert ["user", "→", "buys", "→", "item", "4", "out", "2", "2", "2", "2", "2", "2"] in rows
+    assert ["a", "3", "50.0", "%", "1", "1", "1"] in rows
+    assert any(row[:5] == ["item", "→", "bought_by", "→", "user"] and row[-2:] == ["100.0", "%"] for row in rows)
+    assert "Next: hgmm train --dataset ./shop-graph" in result.output
+    assert Path("shop-graph/schema.json").is_file()
+
+
+def test_import_lists_all_problems_and_writes_nothing(hgmm: Invoke, tables: Path) -> None:
+    (tables / "buys.csv").write_text("user,item\nu7,i0\nu0,i9\n")
+    result = hgmm("import", "shop", "-o", "shop-graph")
+    assert result.exit_code == 2
+    assert "'u7'" in result.stderr
+    assert "'i9'" in result.stderr
+    assert not Path("shop-graph").exists()
+
+
+def test_doctor_finds_everything_in_order(hgmm: Invoke) -> None:
+    result = hgmm("doctor")
+    assert result.exit_code == 0, result.output
+    assert "Everything that hgmm needs works." in result.output
+    assert "reference: works" in result.output
+
+
+def test_doctor_exits_with_1_and_the_fix(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "quantum")
+    result = hgmm("doctor")
+    assert result.exit_code == 1
+    assert "HGMM_BACKEND is broken" in result.output
+    assert "run: unset HGMM_BACKEND" in result.output
+
+
+def test_keyboard_interrupt_exits_with_130(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "list_runs", stop)
+    result = CliRunner().invoke(main, ["runs"])
+    assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
+
+
+def test_completion_offers_names(hgmm: Invoke, trained: str) -> None:
+    context, parameter = main.make_context("hgmm", ["runs"]), main.params[0]
+    assert dataset_names(context, parameter, "emo") == ["emoji"]
+    assert model_names(context, parameter, "hgnn") == ["hgnn-ima"]
+    assert run_folders(context, parameter, "runs/o") == ["runs/one"]
+    assert run_folders(context, parameter, "x") == []

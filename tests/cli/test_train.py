@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hgmm import datasets
+from hgmm.cli.results import Announcement, data_words
+from hgmm.training import Interrupted, RunConfig, RunRecord, session
+from tests.cli.conftest import SMALL, Invoke
+
+
+def record_of(run_dir: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(Path(run_dir, "record.json").read_text())
+    return record
+
+
+def test_train_shows_configuration_progress_scores_and_next_steps(hgmm: Invoke, graph_folder: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--epochs", "2", "--seed", "3", *SMALL)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0].startswith("data: dataset=./small")
+    assert "hidden_size=8" in lines[1]
+    assert lines[2].startswith("train: epochs=2")
+    assert "./small · hgnn-ima sharp · seed 3" in lines
+    assert any(line.startswith("epoch 2/2  loss ") and "best" in line for line in lines)
+    assert "Test scores on small (local data)" in lines
+    (run,) = Path("runs").iterdir()
+    assert f"run folder: {run}" in lines
+    assert f"next: hgmm predict {run} -o predictions.csv" in lines
+    record = record_of(str(run))
+    assert (record["status"], record["seed"]) == ("done", 3)
+    assert any(line.split() == ["micro-F1", f"{record['test']['micro_f1']:.4f}"] for line in lines)
+
+
+def test_seed_zero_is_a_seed(hgmm: Invoke, graph_folder: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--set", "train.seed=5", "--seed", "0", *SMALL)
+    assert "seed=0" in result.output
+
+
+def test_several_runs_give_mean_and_deviation(hgmm: Invoke, graph_folder: str) -> None:
+    args = ("train", "--dataset", graph_folder, "--epochs", "1", "--runs", "2", "--run-dir", "runs/two", *SMALL)
+    result = hgmm(*args)
+    record = record_of("runs/two")
+    assert [run["seed"] for run in record["runs"]] == [0, 1]
+    assert "(local data, 2 runs)" in result.output
+    assert f"{record['test']['accuracy']:.4f} ± {record['test_std']['accuracy']:.4f}" in result.output
+    assert "(run 2 of 2)" in result.output
+    assert "hgmm predict runs/two/seed-0" in result.output
+
+
+def test_options_win_over_the_file_and_set(hgmm: Invoke, graph_folder: str, tmp_path: Path) -> None:
+    settings = {"train": {"epochs": 7, "learning_rate": 0.5}, "model": {"dropout": 0.25}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    options = ("--config", "settings.json", "--epochs", "1", "--set", "train.epochs=4", "--run-dir", "run")
+    hgmm("train", "--dataset", graph_folder, *options, *SMALL)
+    config = record_of("run")["config"]
+    assert (config["train"]["epochs"], config["train"]["learning_rate"]) == (1, 0.5)
+    assert config["model"]["dropout"] == 0.25
+
+
+def test_ablations_of_losses_are_weights(hgmm: Invoke, graph_folder: str) -> None:
+    ablate = ("--ablate", "L_att", "--ablate", "L_ind", "--ablate", "nei")
+    hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--run-dir", "run", *ablate, *SMALL)
+    config = record_of("run")["config"]
+    assert config["model"]["ablate"] == ["nei"]
+    assert (config["train"]["missing_attention_weight"], config["train"]["branch_weight"]) == (0.0, 0.0)
+
+
+def test_dropped_modalities_are_named_in_the_title(hgmm: Invoke, graph_folder: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--drop-modality", "image", "--epochs", "1", *SMALL)
+    assert "./small without image · hgnn-ima sharp" in result.output
+
+
+def test_resume_of_a_finished_run_shows_it_again(hgmm: Invoke, trained: str) -> None:
+    before = record_of(trained)
+    result = hgmm("train", "--run-dir", trained, "--resume")
+    assert result.exit_code == 0
+    assert "Test scores on small" in result.output
+    assert record_of(trained) == before
+
+
+def test_resume_needs_a_folder(hgmm: Invoke) -> None:
+    result = hgmm("train", "--resume")
+    assert result.exit_code == 2
+    assert "--resume needs --run-dir" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--dataset", "emojy"), "unknown dataset 'emojy'"),
+        (("--dataset", "./nowhere"), "nowhere"),
+        (("--set", "train.epoch=3"), "unknown key of section 'train' 'epoch'"),
+        (("--set", "epochs"), "setting 'epochs': must be written key=value"),
+        (("--model", "gcn"), "unknown model 'gcn'"),
+        (("--device", "tpu"), "got 'tpu'"),
+        (("--run-dir", "nothing", "--resume"), "nothing/config.yaml"),
+    ],
+)
+def test_wrong_settings_exit_with_2_and_no_traceback(hgmm: Invoke, args: tuple[str, ...], message: str) -> None:
+    result = hgmm("train", *args)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not Path("runs").exists()
+
+
+def test_debug_shows_the_error_itself(hgmm: Invoke) -> None:
+    with pytest.raises(ValueError, match="unknown dataset 'emojy'"):
+        hgmm("--debug", "train", "--dataset", "emojy")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_exits_with_its_number_and_says_how_to_resume(
+    hgmm: Invoke, graph_folder: str, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    def stop(*args: object, run_dir: Path, **kwargs: object) -> RunRecord:
+        raise Interrupted(number, run_dir)
+
+    monkeypatch.setattr("hgmm.training.train_run", stop)
+    monkeypatch.setattr("hgmm.training.train_runs", stop)
+    one = hgmm("train", "--dataset", graph_folder, "--run-dir", "here")
+    assert one.exit_code == code
+    assert f"Stopped by {number.name}" in one.stderr
+    assert "hgmm train --run-dir here --resume" in one.stderr
+    several = hgmm("train", "--dataset", graph_folder, "--run-dir", "here", "--runs", "3")
+    assert "hgmm train --run-dir here --runs 3 --resume" in several.stderr
+
+
+def test_backend_reaches_the_kernels(hgmm: Invoke, graph_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "auto")
+    assert hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--backend", "reference", *SMALL).exit_code == 0
+    assert "Invalid value for '--backend'" in hgmm("train", "--backend", "quantum").output
+
+
+def test_synthetic_data_is_said_in_words_before_and_after(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, relations = {"item": 60, "user": 20}, {("user", "buys", "item"): 100}
+    small = datasets.synthetic(sizes, relations, {"item": {"text": 4}})
+    monkeypatch.setattr(session.datasets, "load", lambda *args, **kwargs: small)
+    result = hgmm("train", "--dataset", "synthetic", "--epochs", "1", *SMALL)
+    assert result.exit_code == 0
+    before, after = result.output.split("epoch 1/1")
+    assert "This is synthetic data" in before
+    assert "Test scores on synthetic (SYNTHETIC data)" in after
+
+
+def test_published_scores_stand_beside_official_data(hgmm: Invoke, trained: str) -> None:
+    record = record_of(trained)
+    record["dataset"] = "imdb"
+    record["data"]["source"] = "official"
+    Path(trained, "record.json").write_text(json.dumps(record))
+    shown = hgmm("train", "--run-dir", trained, "--resume").output
+    assert "Test scores on imdb (published data)" in shown
+    assert "published (modal2_missing)" in shown
+    assert "0.7578" in shown
+
+
+def test_published_scores_do_not_stand_beside_a_part_of_the_data(hgmm: Invoke, trained: str) -> None:
+    record = record_of(trained)
+    record["dataset"] = "imdb"
+    record["data"]["absent"] = ["movie.image"]
+    Path(trained, "record.json").write_text(json.dumps(record))
+    shown = hgmm("train", "--run-dir", trained, "--resume").output
+    assert "Test scores on imdb (local data without movie.image)" in shown
+    assert "0.7578" not in shown
+
+
+def test_data_words_know_a_record_without_data() -> None:
+    assert data_words({}) == "unknown data"
+
+
+def test_announcement_is_made_once(small_graph: Any) -> None:
+    import io
+
+    from rich.console import Console
+
+    from hgmm.graph import DataSource
+
+    out = io.StringIO()
+    small_graph.source = DataSource("local", absent=("item.image",), note="no image of any item")
+    announcement = Announcement(Console(file=out, width=100))
+    for _ in range(2):
+        announcement.on_fit_start(None, small_graph)  # type: ignore[arg-type]
+    announcement.on_step(1, 1)
+    assert out.getvalue().count("no image of any item") == 1
+
+
+def test_default_dataset_is_emoji() -> None:
+    assert RunConfig().data.dataset == "emoji"
