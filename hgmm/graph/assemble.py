@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hgmm.errors import SchemaError, unknown_name
+from hgmm.errors import Problem, SchemaError, raise_problems, unknown_name
 from hgmm.graph.multimodal import SPLITS, DataSource, MultimodalGraph
 from hgmm.graph.schema import KINDS, PRESENT_SUFFIX, GraphSchema, ModalitySpec
 from hgmm.typing import CanonicalEtype
@@ -81,10 +81,10 @@ def from_tensors(
     """
     from hgmm.dgl_compat import dgl
 
-    for where in (features or {}, present or {}):
-        for ntype in where:
-            if ntype not in num_nodes:
-                raise SchemaError(f"from_tensors: {unknown_name('node type', ntype, num_nodes)}")
+    problems = [*_end_problems(num_nodes, edges), *_row_problems(num_nodes, features or {}, present or {})]
+    if target is not None and target in num_nodes:
+        problems += _target_problems(num_nodes[target], labels, splits or {})
+    raise_problems(problems, where="from_tensors", error=SchemaError)
     g = dgl.heterograph(dict(edges), num_nodes_dict=dict(num_nodes))
     for ntype, modalities in (features or {}).items():
         for modality, values in modalities.items():
@@ -104,14 +104,65 @@ def from_tensors(
     )
 
 
+def _end_problems(
+    num_nodes: Mapping[str, int], edges: Mapping[CanonicalEtype, tuple[Tensor, Tensor]]
+) -> Iterator[Problem]:
+    for etype, (src, dst) in edges.items():
+        where = f"edges {etype!r}"
+        if src.shape != dst.shape or src.ndim != 1:
+            text = f"sources and destinations must be (E,), got {tuple(src.shape)} and {tuple(dst.shape)}"
+            yield Problem("wrong shape", where, text)
+        for ntype, ends in ((etype[0], src), (etype[2], dst)):
+            if ntype not in num_nodes:
+                yield Problem("unknown node type", where, unknown_name("node type", ntype, num_nodes))
+            elif ends.numel() and not 0 <= int(ends.min()) <= int(ends.max()) < num_nodes[ntype]:
+                text = f"node numbers go from {int(ends.min())} to {int(ends.max())}, {ntype!r} has {num_nodes[ntype]}"
+                yield Problem("node out of range", where, text)
+
+
+def _row_problems(
+    num_nodes: Mapping[str, int],
+    features: Mapping[str, Mapping[str, Tensor]],
+    present: Mapping[str, Mapping[str, Tensor]],
+) -> Iterator[Problem]:
+    for what, given in (("features", features), ("present", present)):
+        for ntype, columns in given.items():
+            if ntype not in num_nodes:
+                yield Problem("unknown node type", what, unknown_name("node type", ntype, num_nodes))
+                continue
+            for modality, values in columns.items():
+                where = f"{what} {ntype}.{modality}"
+                if values.ndim == 0 or len(values) != num_nodes[ntype]:
+                    text = f"the shape is {tuple(values.shape)} for {num_nodes[ntype]} nodes"
+                    yield Problem("wrong length", where, text)
+                if what == "present" and modality not in features.get(ntype, {}):
+                    known = unknown_name("modality", modality, features.get(ntype, {}))
+                    yield Problem("unknown modality", where, known)
+                if what == "present" and values.dtype != torch.bool:
+                    yield Problem("wrong mask", where, f"must be bool, got {values.dtype}")
+
+
+def _target_problems(num_nodes: int, labels: Tensor | None, splits: Mapping[str, Tensor]) -> Iterator[Problem]:
+    if labels is not None and labels.shape != (num_nodes,):
+        yield Problem("wrong length", "labels", f"the shape is {tuple(labels.shape)} for {num_nodes} nodes")
+    for split, chosen in splits.items():
+        where = f"split {split!r}"
+        if split not in SPLITS:
+            yield Problem("unknown split", "splits", unknown_name("split", split, SPLITS))
+        elif chosen.dtype == torch.bool:
+            if chosen.shape != (num_nodes,):
+                yield Problem("wrong length", where, f"the shape is {tuple(chosen.shape)} for {num_nodes} nodes")
+        elif chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < num_nodes:
+            text = f"node numbers go from {int(chosen.min())} to {int(chosen.max())}, there are {num_nodes}"
+            yield Problem("node out of range", where, text)
+
+
 def _put_labels(data: Any, num_nodes: int, labels: Tensor | None, splits: Mapping[str, Tensor]) -> None:
     if labels is not None:
         data["label"] = labels
     for split, chosen in splits.items():
-        if split not in SPLITS:
-            raise SchemaError(f"from_tensors splits: {unknown_name('split', split, SPLITS)}")
         mask = chosen
         if chosen.dtype != torch.bool:
             mask = torch.zeros(num_nodes, dtype=torch.bool)
-            mask[chosen] = True
+            mask[chosen.long()] = True
         data[f"{split}_mask"] = mask

@@ -171,6 +171,8 @@ def load_graph(path: str | os.PathLike[str]) -> MultimodalGraph:
     DataError
         If it is no such folder, of a newer format, incomplete or damaged.
     """
+    from hgmm.dgl_compat import dgl
+
     folder = Path(path)
     described = _read_description(folder)
     try:
@@ -178,7 +180,7 @@ def load_graph(path: str | os.PathLike[str]) -> MultimodalGraph:
         names = pa.parquet.read_table(folder / NAME_FILE).to_pandas()
         lists = {key: part["text"].tolist() for key, part in names.groupby(["what", "ntype"], sort=False)}
         return _rebuild(described, tensors, lists)
-    except (OSError, SafetensorError, pa.ArrowInvalid, KeyError) as error:
+    except (OSError, SafetensorError, pa.ArrowInvalid, KeyError, dgl.DGLError) as error:
         raise DataError(f"{folder}: the saved graph is incomplete or damaged ({error}); import it again") from error
 
 
