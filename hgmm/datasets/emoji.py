@@ -138,7 +138,8 @@ def thumbnail(node: int) -> bytes:
     offsets = arrays["thumbnail_offsets"]
     if not 0 <= node < len(offsets) - 1:
         raise ShapeError(f"thumbnail node: must be from 0 to {len(offsets) - 2}, got {node}; give an emoji's number")
-    return arrays["thumbnails"][offsets[node] : offsets[node + 1]].tobytes()
+    png: bytes = arrays["thumbnails"][offsets[node] : offsets[node + 1]].tobytes()
+    return png
 
 
 @lru_cache(maxsize=1)

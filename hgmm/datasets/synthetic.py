@@ -186,6 +186,8 @@ def _check_names(
     target: str,
     degrees: Mapping[str, int],
 ) -> None:
+    if not edges:
+        raise ConfigError("synthetic edges: must hold at least one relation, got {}; DGL has no graph without any")
     ends = [("edges", end) for src, _, dst in edges for end in (src, dst)]
     for what, ntype in [("target", target), *ends, *(("modalities", ntype) for ntype in modalities)]:
         if ntype not in nodes:

@@ -141,6 +141,8 @@ def test_bad_graphs_are_named() -> None:
     with pytest.raises(ConfigError, match="synthetic edges: unknown node type 'shop'"):
         synthetic({"item": 9}, {("shop", "sells", "item"): 1}, {})
     with pytest.raises(ConfigError, match="synthetic modalities: unknown node type 'shop'"):
-        synthetic({"item": 9}, {}, {"shop": {"text": 1}})
+        synthetic({"item": 9}, {("item", "like", "item"): 2}, {"shop": {"text": 1}})
+    with pytest.raises(ConfigError, match=r"synthetic edges: must hold at least one relation, got \{\}"):
+        synthetic({"item": 9}, {}, {"item": {"text": 1}})
     with pytest.raises(ConfigError, match="'like' is symmetric, so its number of edges must be even, got 7"):
         synthetic({"item": 9}, {("item", "like", "item"): 7}, {})
