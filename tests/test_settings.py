@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hgmm import settings
+from hgmm.errors import ConfigError
+from hgmm.typing import resolve_device
+
+
+def test_the_backend_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HGMM_BACKEND", raising=False)
+    assert settings.backend() == "auto"
+    monkeypatch.setenv("HGMM_BACKEND", "")
+    assert settings.backend() == "auto"
+    monkeypatch.setenv("HGMM_BACKEND", "reference")
+    assert settings.backend() == "reference"
+    monkeypatch.setenv("HGMM_BACKEND", "refrence")
+    with pytest.raises(ConfigError, match=r"HGMM_BACKEND: unknown backend 'refrence'; .* Did you mean 'reference'\?"):
+        settings.backend()
+
+
+def test_the_data_root_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HGMM_DATA", "~/data")
+    assert settings.data_root("~/here") == Path("/home/someone/here")
+    assert settings.data_root() == Path("/home/someone/data")
+    monkeypatch.delenv("HGMM_DATA")
+    monkeypatch.setenv("XDG_DATA_HOME", "/share")
+    assert settings.data_root() == Path("/share/hgmm")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert settings.data_root() == Path("/home/someone/.local/share/hgmm")
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cpu") == torch.device("cpu")
