@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from hgmm import datasets
-from hgmm.errors import ConfigError
+from hgmm.errors import ConfigError, DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.registry import MODELS
-from hgmm.training._files import write_bytes, write_json
+from hgmm.training._files import read_json, write_bytes, write_json
 from hgmm.training.config import RunConfig
 from hgmm.training.config_file import read_config, write_config
 from hgmm.training.interrupts import Interrupted, stop_signals
@@ -155,6 +156,8 @@ def train_run(
         graph = load_data(config) if graph is None else graph
         model = build_model(config, graph)
         description = describe_model(model, config, graph)
+        if resume:
+            _check_same_data(description, run_dir)
         write_json(run_dir / DESCRIPTION, description)
         record = dataclasses.replace(
             record,
@@ -254,6 +257,18 @@ def _resumed_config(config: RunConfig | None, run_dir: Path, *, several: bool) -
         changes = "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys)
         raise ConfigError(f"run folder {run_dir}: a resumed run keeps its configuration ({changes}); start a new run")
     return stored
+
+
+def _check_same_data(description: Mapping[str, Any], run_dir: Path) -> None:
+    if not (run_dir / DESCRIPTION).exists():
+        return
+    before, now = read_json(run_dir / DESCRIPTION), json.loads(json.dumps(description))
+    changed = sorted(key for key in before if before[key] != now.get(key))
+    if changed:
+        raise DataError(
+            f"run folder {run_dir}: the data has changed since the run was started (other {', '.join(changed)}); "
+            "start a new run"
+        )
 
 
 def _started(config: RunConfig) -> RunRecord:

@@ -64,6 +64,8 @@ class TrainedRun:
         The run's configuration.
     transforms : mapping
         What was fitted to turn columns into features.
+    source : mapping
+        Where the training data came from, with the checksums of its files.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class TrainedRun:
     schema: GraphSchema
     config: RunConfig
     transforms: Mapping[str, Any]
+    source: Mapping[str, Any]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -90,7 +93,7 @@ class TrainedRun:
         Raises
         ------
         DataError
-            If it cannot be read.
+            If it cannot be read, or if no dataset is named and the files are not those of the training any more.
         """
         data = self.config.data
         graph = datasets.load(
@@ -100,8 +103,19 @@ class TrainedRun:
             transforms=self.transforms,
             classes=self.classes,
         )
+        if dataset is None:
+            self._check_unchanged(graph)
         dropped = [name for name in data.drop_modalities if name in graph.schema.modality_names]
         return graph.drop_modalities(dropped) if dropped else graph
+
+    def _check_unchanged(self, graph: MultimodalGraph) -> None:
+        before, now = self.source.get("sha256", {}), graph.source.sha256
+        changed = sorted(name for name in before if name in now and before[name] != now[name])
+        if changed:
+            raise DataError(
+                f"dataset {self.config.data.dataset!r}: changed since the run in {self.path} was trained on it: "
+                f"{', '.join(changed)}; name the dataset to use it as it is now (--dataset on the command line)"
+            )
 
     def predict(self, graph: MultimodalGraph) -> Predictions:
         """Predict the class of every target node.
@@ -225,4 +239,4 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     model = MODELS.get(description["model"])(schema, **description["arguments"])
     model.load_state_dict(found[0].best)
     model.to(usable_device(config.train.device)).eval()
-    return TrainedRun(path, model, schema, config, description["transforms"])
+    return TrainedRun(path, model, schema, config, description["transforms"], description["source"])

@@ -259,6 +259,17 @@ def test_wrong_calls(
         act(graph, tmp_path)
 
 
+def test_a_run_is_not_resumed_on_other_data(graph: MultimodalGraph, tmp_path: Path) -> None:
+    stop = SignalAt(signal.SIGINT, 2)
+    with pytest.raises(Interrupted):
+        train_run(config(), run_dir=tmp_path / "run", callbacks=[stop], graph=graph)
+    with pytest.raises(DataError, match=r"the data has changed since the run was started \(other schema\)"):
+        train_run(run_dir=tmp_path / "run", resume=True, graph=make_graph(width=7))
+    graph.source = DataSource("local", sha256={"a.csv": "0"})
+    with pytest.raises(DataError, match=r"\(other source\)"):
+        train_run(run_dir=tmp_path / "run", resume=True, graph=graph)
+
+
 def test_a_leftover_of_a_killed_process_does_not_occupy_a_folder(graph: MultimodalGraph, tmp_path: Path) -> None:
     (tmp_path / ".config.yaml.0123.tmp").write_text("half")
     assert train_run(config(), run_dir=tmp_path, graph=graph).status == "done"

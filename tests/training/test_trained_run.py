@@ -13,6 +13,7 @@ import torch
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError, SchemaError
 from hgmm.graph import MultimodalGraph
+from hgmm.graph.multimodal import DataSource
 from hgmm.registry import MODELS
 from hgmm.training import RunConfig, RunRecord, load_run, train_run
 from hgmm.typing import NodeOutput
@@ -105,6 +106,23 @@ def test_its_own_dataset_and_others_come_with_its_transforms(tmp_path: Path, mon
         ("./folder", {"root": "data", "require_official": True, **fitted}),
         ("./other", {"root": "there", "require_official": False, **fitted}),
     ]
+
+
+def test_a_dataset_that_has_changed_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, changed, grown = make_graph(), make_graph(), make_graph()
+    trained.source = DataSource("local", files=("a.csv", "b.csv"), sha256={"a.csv": "0", "b.csv": "1"})
+    changed.source = DataSource("local", files=("a.csv", "b.csv"), sha256={"a.csv": "0", "b.csv": "2"})
+    grown.source = DataSource("local", files=("a.csv", "c.csv"), sha256={"a.csv": "0", "c.csv": "3"})
+    config = RunConfig.resolve(None, None, {**SETTINGS, "data.dataset": "./mine"})
+    train_run(config, run_dir=tmp_path / "run", graph=trained)
+    run = load_run(tmp_path / "run")
+    for graph in (trained, grown):
+        monkeypatch.setattr(datasets, "load", lambda *_, found=graph, **__: found)
+        assert run.load_graph() is graph
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: changed)
+    with pytest.raises(DataError, match=r"dataset './mine': changed since .* trained on it: b\.csv; name the dataset"):
+        run.load_graph()
+    assert run.load_graph("./mine") is changed
 
 
 def test_what_the_run_dropped_is_dropped_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

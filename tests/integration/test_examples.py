@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "train_without_the_command_line.py"
+
+
+def test_training_without_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--epochs", "20"])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["10", "20"]
+    score = next(line for line in lines if line.startswith("best epoch"))
+    assert float(score.split()[-1]) > 0.8
+    assert len([line for line in lines if line.startswith("item-")]) == 3
