@@ -240,8 +240,9 @@ class MultimodalGraph:
 
     def features(self, ntype: str) -> dict[str, Tensor]:
         """Return ``{modality: (N, width)}`` for the modalities that the type has, in schema order."""
+        names = self.schema.widths(ntype)
         data = self.g.nodes[ntype].data
-        return {modality: data[modality] for modality in self.schema.widths(ntype)}
+        return {modality: data[modality] for modality in names}
 
     def present(self, ntype: str) -> Tensor:
         """Return ``(N, M)`` bool: which node has which modality."""
