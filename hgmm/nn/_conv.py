@@ -241,7 +241,9 @@ class AttentionConv(nn.Module, ABC):
             All outputs.
         """
         self._check_types(graph)
-        wanted = [t for t in self.ntypes if t in graph.dsttypes and (ntypes is None or t in ntypes)]
+        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
+        updated = graph.dsttypes if graph.is_block else graph.ntypes
+        wanted = [t for t in self.ntypes if t in updated and (ntypes is None or t in ntypes)]
         etypes = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
         etypes = [e for e in etypes if graph.num_edges(e)]
         read = dict.fromkeys([*wanted, *(e[0] for e in etypes)])
@@ -324,7 +326,7 @@ class AttentionConv(nn.Module, ABC):
     def _check_rows(self, graph: Any, ntypes: Iterable[str], h: NodeDict, present: NodeDict | None) -> None:
         where = type(self).__name__
         for ntype in ntypes:
-            rows = graph.num_src_nodes(ntype)
+            rows = graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype)
             _check_shape(where, "h", h, ntype, (rows, self.num_modalities, self.hidden_size))
             if present is not None:
                 _check_shape(where, "present", present, ntype, (rows, self.num_modalities))
