@@ -15,7 +15,7 @@ from rich.table import Table
 import hgmm.datasets
 from hgmm.graph import MultimodalGraph
 
-PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def inputs(graph: MultimodalGraph) -> dict[str, torch.Tensor]:
         "text": text,
         "image": image,
         "text + image": both,
-        "text + image + 1 hop": torch.cat([both, neighbour_mean(keywords, both)], dim=1),
+        "text + image + 1 hop": torch.cat([both, unit_scale(neighbour_mean(keywords, both))], dim=1),
     }
 
 
@@ -58,6 +58,11 @@ def neighbour_mean(keywords: sp.csr_array, features: torch.Tensor) -> torch.Tens
     shared.setdiag(0)
     total = np.maximum(shared.sum(axis=1), 1)[:, None]
     return torch.from_numpy((shared @ features.numpy()) / total).float()
+
+
+def unit_scale(features: torch.Tensor) -> torch.Tensor:
+    """Scale a block to mean square 1, as the stored features are, so that one penalty suits all blocks."""
+    return features / features.square().mean().sqrt()
 
 
 def evaluate(graph: MultimodalGraph, features: torch.Tensor) -> tuple[float, float, float]:

