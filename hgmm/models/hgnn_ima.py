@@ -125,7 +125,7 @@ class HGNNIMA(nn.Module):
             "input_dropout": input_dropout,
             "fusion_dropout": fusion_dropout,
             "modality_dropout": modality_dropout,
-            "ablate": list(ablate),
+            "ablate": ablate if isinstance(ablate, str) else list(ablate),
             "gamma": gamma,
             "temperature": temperature,
             "fill": fill,
@@ -289,9 +289,11 @@ class HGNNIMA(nn.Module):
         device = self.classifier.weight.device
         features: dict[str, dict[str, Tensor]] = {}
         present = {}
-        for ntype in graph.srctypes:
+        # In a graph whose types are all either sources or destinations DGL lists only the former in srctypes.
+        nodes = graph.srcnodes if graph.is_block else graph.nodes
+        for ntype in graph.srctypes if graph.is_block else graph.ntypes:
             self.schema.check_ntype(ntype)
-            frame = graph.srcnodes[ntype].data
+            frame = nodes[ntype].data
             features[ntype] = {}
             for name in self.schema.widths(ntype):
                 if name not in frame:
@@ -300,7 +302,7 @@ class HGNNIMA(nn.Module):
                         "put the features of the schema into the graph's frames"
                     )
                 features[ntype][name] = frame[name].to(device)
-            rows = graph.num_src_nodes(ntype)
+            rows = graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype)
             present[ntype] = present_mask(frame, self.schema, ntype, rows, graph.device).to(device)
         return features, present
 
@@ -358,6 +360,8 @@ def _check_options(schema: GraphSchema, args: Mapping[str, Any]) -> None:
             f"HGNNIMA, schema: needs a target node type with classes, got target={schema.target!r} and "
             f"{len(schema.classes)} classes; name them in the schema"
         )
+    if isinstance(args["ablate"], str):
+        raise ConfigError(f"HGNNIMA, ablate: expected a list of names, got {args['ablate']!r}; put it into a list")
     choices: list[tuple[str, str, tuple[str, ...]]] = [
         ("variant", args["variant"], tuple(VARIANTS)),
         ("missing_attention_form", args["missing_attention_form"], FORMS),
