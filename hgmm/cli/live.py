@@ -91,6 +91,8 @@ class _View:
             title += f" (run {self._run} of {self._runs})"
         if trainer.history:
             title += f", resumed after epoch {trainer.history[-1].epoch}"
+        if graph.source.source == "synthetic":
+            title += " · SYNTHETIC data"
         monitor, mode = trainer.task.monitor
         self._begin(title, epochs=trainer.config.epochs, monitor=monitor, mode=mode)
         for record in trainer.history:

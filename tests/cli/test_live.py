@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from hgmm.cli.live import LiveView, PlainLines, make_view, sparkline
+from hgmm.graph import DataSource
 from hgmm.training.progress import EpochRecord, FitResult
 
-GRAPH: Any = None
+GRAPH: Any = SimpleNamespace(source=DataSource("local"))
 RESULT = FitResult([], 1, {}, 0.0, 0.0, 0.0, "done")
 
 
@@ -115,6 +116,12 @@ def test_each_of_several_runs_starts_anew() -> None:
     assert lines[0] == "emoji · seed 0 (run 1 of 2)"
     assert lines[2] == "emoji · seed 1 (run 2 of 2)"
     assert "(best 0.2500 at epoch 1)" in lines[3]
+
+
+def test_the_title_says_that_data_is_synthetic() -> None:
+    view, out = plain(trainer(epochs=1))
+    view.on_fit_start(trainer(epochs=1), SimpleNamespace(source=DataSource("synthetic")))
+    assert out.getvalue().splitlines() == ["emoji · seed 0", "emoji · seed 0 · SYNTHETIC data"]
 
 
 def test_live_view_shows_progress_losses_and_curve() -> None:
