@@ -306,7 +306,8 @@ def _train(
         table = labelled_table(predictions, graph)
         write_bytes(run_dir / "predictions.csv", table.to_csv(index=False).encode())
     record.save(run_dir)
-    if result.status == "interrupted" and signals.caught is not None:
+    # A signal in the last moment leaves a run that is done, but whoever sent it wants what comes next to stop too.
+    if signals.caught is not None:
         raise Interrupted(signals.caught, run_dir)
     return record
 

@@ -205,6 +205,21 @@ def test_several_runs_are_resumed_where_they_stopped(
     assert comparable(resumed) == comparable(whole)
 
 
+def test_a_signal_at_the_very_end_of_a_run_stops_the_runs_that_follow(
+    graph: MultimodalGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Callback):
+        def on_epoch_end(self, record: EpochRecord) -> None:
+            if record.epoch == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: graph)
+    with pytest.raises(Interrupted, match="SIGINT"):
+        train_runs(config(), runs=2, run_dir=tmp_path / "run", callbacks=[Late()])
+    status = {path.parent.name: RunRecord.load(path.parent).status for path in (tmp_path / "run").rglob("record.json")}
+    assert status == {"run": "interrupted", "seed-0": "done"}
+
+
 def test_a_failing_run_fails_the_whole(graph: MultimodalGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load", lambda *_, **__: graph)
     with pytest.raises(MemoryError):
