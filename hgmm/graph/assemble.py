@@ -107,6 +107,8 @@ def from_tensors(
 def _end_problems(
     num_nodes: Mapping[str, int], edges: Mapping[CanonicalEtype, tuple[Tensor, Tensor]]
 ) -> Iterator[Problem]:
+    if not edges:
+        yield Problem("no edges", "edges", "a graph needs at least one relation; it may be without edges")
     for etype, (src, dst) in edges.items():
         where = f"edges {etype!r}"
         if src.shape != dst.shape or src.ndim != 1:

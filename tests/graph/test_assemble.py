@@ -41,6 +41,7 @@ def test_masks_numbers_and_defaults() -> None:
     [
         ({"edges": {ETYPE: (torch.tensor([3]), torch.tensor([0]))}}, "node numbers go from 3 to 3, 'a' has 3"),
         ({"edges": {ETYPE: (torch.tensor([0, 1]), torch.tensor([0]))}}, r"must be \(E,\), got \(2,\) and \(1,\)"),
+        ({"edges": {}}, "edges: a graph needs at least one relation"),
         ({"edges": {("a", "to", "c"): EDGES[ETYPE]}}, "unknown node type 'c'; known: a, b"),
         ({"features": {"c": {}}}, "features: unknown node type 'c'; known: a, b"),
         ({"features": {"a": {"text": torch.ones(2, 2)}}}, r"features a.text: the shape is \(2, 2\) for 3 nodes"),

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
-from hgmm.errors import DataError, SchemaError
+from hgmm.errors import DataError, HgmmError, SchemaError
 from hgmm.graph import read_folder
 
 Replace = Callable[[str, str, str], None]
@@ -176,6 +179,32 @@ def test_no_yaml_at_all(tmp_path: Path) -> None:
     (tmp_path / "graph.yaml").write_text("just words")
     with pytest.raises(DataError, match=r"expected the keys edges, encoder, name, nodes, target, got 'just words'"):
         read_folder(tmp_path)
+
+
+def entries(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in keys:
+        yield from entries(content[key], (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [5, {"a": 1}])
+def test_whatever_stands_in_the_yaml_only_errors_of_hgmm_come_out(shop: Path, wrong: Any) -> None:
+    content = yaml.safe_load((shop / "graph.yaml").read_text())
+    refused = 0
+    for path in entries(content):
+        changed = {"graph": copy.deepcopy(content)}
+        inner: Any = changed
+        *outer, last = ("graph", *path)
+        for key in outer:
+            inner = inner[key]
+        inner[last] = wrong
+        (shop / "graph.yaml").write_text(yaml.safe_dump(changed["graph"]))
+        try:
+            read_folder(shop)
+        except HgmmError:
+            refused += 1
+    assert refused > 30
 
 
 def test_a_folder_without_labels_can_be_predicted(shop: Path, replace_in: Replace) -> None:
