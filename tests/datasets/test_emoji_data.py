@@ -172,6 +172,7 @@ def test_keywords_alone_tell_what_is_documented(graph: MultimodalGraph, monkeypa
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import emoji_baselines
 
+    monkeypatch.setattr(emoji_baselines, "PENALTIES", (1e-4,))
     features = torch.from_numpy(emoji_baselines.incidence(graph).toarray())
     accuracy, _, _ = emoji_baselines.evaluate(graph, features)
     sys.modules.pop("emoji_baselines")
