@@ -161,3 +161,11 @@ def test_a_hundred_thousand_nodes_and_a_million_edges_arrive_where_they_belong()
     src, dst = graph.g.edges(order="eid", etype=ETYPE)
     assert np.array_equal(order[src.numpy()], ends[:, 0])
     assert np.array_equal(order[dst.numpy()], ends[:, 1])
+
+
+def test_missing_columns_of_ids() -> None:
+    graph = GraphBuilder().add_nodes("item", ITEMS, id="key").add_edges(ETYPE, LINKS, src="from", dst="dst")
+    with pytest.raises(DataError) as caught:
+        graph.build()
+    assert "table of 'item': unknown column 'key'; known: id, label, size." in str(caught.value)
+    assert "table of 'near': unknown column 'from'; known: dst, src." in str(caught.value)

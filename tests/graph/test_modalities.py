@@ -12,7 +12,7 @@ from hgmm.graph.encoders import VectorCache
 from hgmm.graph.modalities import MAX_CATEGORIES, NodeRows, make_features
 from hgmm.graph.modality_source import ModalitySource, parse_modality
 from hgmm.graph.tables import Table
-from hgmm.graph.transforms import EncoderTransform, Transform
+from hgmm.graph.transforms import CategoricalTransform, EncoderTransform, NumericTransform, Transform
 
 
 def parse(given: Any, name: str = "numeric") -> tuple[ModalitySource | None, list[str]]:
@@ -165,3 +165,30 @@ def test_a_matrix_without_ids_has_a_row_for_each_node(tmp_path: Path) -> None:
     assert features.values.tolist() == [[1], [2]]
     assert features.present.all()
     assert transform.to_dict() == {"type": "matrix", "width": 1, "mean": []}
+
+
+@pytest.mark.parametrize(
+    ("given", "fitted", "found"),
+    [
+        ({"column": "a", "kind": "numeric"}, EncoderTransform("text", ("a",), "builtin", "1", 256), "EncoderTransform"),
+        ({"column": "a", "kind": "categorical"}, NumericTransform(("a",), (0.0,), (1.0,)), "NumericTransform"),
+        ({"column": "a", "kind": "text"}, CategoricalTransform(("a",), (("x",),)), "CategoricalTransform"),
+        ({"column": "a", "kind": "image"}, EncoderTransform("text", ("a",), "builtin", "1", 256), "EncoderTransform"),
+        ({"file": "one.npy"}, NumericTransform((), (), ()), "NumericTransform"),
+    ],
+)
+def test_another_kind_of_transform_than_the_trained_one(
+    tmp_path: Path, given: Any, fitted: Transform, found: str
+) -> None:
+    np.save(tmp_path / "one.npy", np.ones((1, 1)))
+    made, problems = make(given, pd.DataFrame({"a": ["1"]}), tmp_path, "x", fitted)
+    assert made is None
+    assert len(problems) == 1
+    assert problems[0].startswith(f"m: the trained model has a {found} here, which does not fit")
+
+
+@pytest.mark.parametrize("kind", ["numeric", "categorical", "text", "image"])
+def test_missing_columns(tmp_path: Path, kind: str) -> None:
+    made, problems = make({"column": "b", "kind": kind}, pd.DataFrame({"a": ["1"]}), tmp_path, "x")
+    assert made is None
+    assert problems == ["t: unknown column 'b'; known: a."]
