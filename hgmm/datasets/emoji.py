@@ -2,8 +2,8 @@
 
 Built by ``scripts/build_emoji.py`` from Unicode CLDR names and keywords and from the Noto Emoji images. Words that
 state a group's name are no keywords and do not enter the text features; releases up to 2.0 are one version, because
-nine in ten emoji of 2.0 are flags. Most flags are left without a keyword: how many keywords an emoji has tells .375 of the
-test nodes right (largest class: .202). The keywords themselves, one column each, tell .703 (logistic regression);
+nine in ten emoji of 2.0 are flags. Most flags are left without a keyword: how many keywords an emoji has tells
+.375 of the test nodes right (largest: .202). The keywords themselves, one column each, tell .703 (logistic regression);
 ``examples/emoji_baselines.py`` computes this and the other inputs.
 """
 
