@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hgmm.cli import main
+from hgmm.settings import BACKENDS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 
@@ -16,6 +17,11 @@ HEAD = """# Commands
 Every command shows its help with `--help`. The exit code is 0 for success, 2 for a wrong option, a wrong setting or
 broken data, 130 and 143 for a run that was stopped by SIGINT or SIGTERM and can be resumed. `hgmm --debug …` shows the
 traceback of an error. This page is written by `scripts/write_command_reference.py`.
+
+| environment variable | meaning |
+| --- | --- |
+| `HGMM_DATA` | folder of the published files; the option `--data-root` wins |
+| `HGMM_BACKEND` | which kernels to use, {backends}; the option `--backend` wins |
 """
 
 
@@ -58,7 +64,8 @@ def section(path: tuple[str, ...], command: click.Command) -> str:
 
 
 def reference() -> str:
-    return "\n".join([HEAD, *(section(path, command) for path, command in leaves(main, ("hgmm",)))])
+    head = HEAD.format(backends=" or ".join(f"`{name}`" for name in BACKENDS))
+    return "\n".join([head, *(section(path, command) for path, command in leaves(main, ("hgmm",)))])
 
 
 if __name__ == "__main__":
