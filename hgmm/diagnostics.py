@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from hgmm import __version__, settings
 from hgmm.errors import BackendError, ConfigError, HgmmError, unknown_name
+from hgmm.registry import DATASETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,6 +203,13 @@ def _data(root: str | os.PathLike[str] | None) -> Iterator[Finding]:
         return
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     yield Finding("data", "data root", f"{folder}: {', '.join(found) if found else 'empty'}")
+    for name in DATASETS:
+        dataset = DATASETS.get(name)
+        files = [dataset.folder(folder) / file.path for file in dataset.info.official_files]
+        there = sum(file.is_file() for file in files)
+        if there:
+            status = "ok" if there == len(files) else "note"
+            yield Finding("data", name, f"{there} of {len(files)} published files in {files[0].parent}", status)
 
 
 def _machine() -> Iterator[Finding]:

@@ -36,6 +36,13 @@ def test_diagnose_names_the_folders_of_the_data_root(tmp_path: Path) -> None:
     assert (finding.value, finding.status) == (f"{tmp_path}: imdb", "ok")
 
 
+def test_diagnose_counts_the_files_of_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "imdb").mkdir()
+    (tmp_path / "imdb" / "labels.npy").touch()
+    (finding,) = [finding for finding in diagnose(tmp_path) if finding.name == "imdb"]
+    assert (finding.value, finding.status) == (f"1 of 7 published files in {tmp_path / 'imdb'}", "note")
+
+
 def test_diagnose_notes_a_data_root_that_does_not_exist(tmp_path: Path) -> None:
     (finding,) = [finding for finding in diagnose(tmp_path / "none") if finding.name == "data root"]
     assert finding.status == "note"
