@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
 
 
-@click.command()
+@click.command(short_help="Show what works here, and how to repair what does not.")
 @click.option("--data-root", type=click.Path(file_okay=False, path_type=Path), help="Folder of the published files.")
 def doctor(data_root: Path | None) -> None:
     """Show what is installed and works, and how to repair what does not.

@@ -15,7 +15,7 @@ __all__ = ["embed"]
 _FORMATS = "A .csv, .parquet, .npz or .safetensors file."
 
 
-@click.command()
+@click.command(short_help="Write the vector of every node.")
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=_FORMATS)
 @click.option("--dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: the run's]")

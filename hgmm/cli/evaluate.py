@@ -12,7 +12,7 @@ from hgmm.cli.console import format_score, make_console, make_table, print_table
 __all__ = ["evaluate"]
 
 
-@click.command()
+@click.command(short_help="Score a trained model.")
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option("--dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: the run's]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the published files.")

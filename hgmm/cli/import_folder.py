@@ -12,7 +12,7 @@ from hgmm.cli.summary import print_summary
 __all__ = ["import_folder"]
 
 
-@click.command("import")
+@click.command("import", short_help="Make a graph of your own tables.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Graph folder to write.")
 def import_folder(folder: Path, output: Path) -> None:

@@ -13,7 +13,7 @@ from hgmm.cli.export import TABLE_FORMATS, check_format, write_table
 __all__ = ["predict"]
 
 
-@click.command()
+@click.command(short_help="Predict the class of every node.")
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .csv or .parquet file."

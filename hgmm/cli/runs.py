@@ -11,7 +11,7 @@ from hgmm.cli.console import format_score, make_console, make_table
 __all__ = ["runs"]
 
 
-@click.command()
+@click.command(short_help="List past runs.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), required=False)
 def runs(folder: Path) -> None:
     """Show the runs whose folders lie in FOLDER (default: runs)."""

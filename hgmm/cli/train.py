@@ -32,7 +32,7 @@ def _overrides(values: dict[str, Any], ablate: tuple[str, ...], settings: tuple[
     return given | ({"model.ablate": parts} if parts else {})
 
 
-@click.command()
+@click.command(short_help="Train a model on a data set.")
 @click.option("--dataset", "data_dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: emoji]")
 @click.option("--model", "model_name", shell_complete=model_names, help="Registered model.  [default: the data set's]")
 @click.option("--variant", "model_variant", help="Variant of the model.  [default: the data set's]")
