@@ -311,8 +311,10 @@ class HGNNIMA(nn.Module):
             return present
         result = {}
         for ntype, mask in present.items():
-            kept = mask & (torch.rand(mask.shape, device=mask.device) >= self.modality_dropout)
-            result[ntype] = torch.where(kept.any(1, keepdim=True), kept, mask)
+            draw = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
+            # The largest draw of a node stays, so that none loses its last modality.
+            kept = (draw >= self.modality_dropout) | (draw == draw.amax(1, keepdim=True))
+            result[ntype] = mask & kept
         return result
 
     def _lambda_weights(self, graph: Any, absent: NodeDict, present: NodeDict | None) -> tuple[EdgeDict, EdgeDict]:

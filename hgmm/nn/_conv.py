@@ -240,12 +240,7 @@ class AttentionConv(nn.Module, ABC):
         ConvOutput
             All outputs.
         """
-        self._check_types(graph)
-        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
-        updated = graph.dsttypes if graph.is_block else graph.ntypes
-        wanted = [t for t in self.ntypes if t in updated and (ntypes is None or t in ntypes)]
-        etypes = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
-        etypes = [e for e in etypes if graph.num_edges(e)]
+        wanted, etypes = self._active(graph, ntypes)
         read = dict.fromkeys([*wanted, *(e[0] for e in etypes)])
         self._check_rows(graph, read, h, present)
         state = {t: self._with_absent(t, h[t], present) for t in read}
@@ -261,16 +256,22 @@ class AttentionConv(nn.Module, ABC):
                 weight = None if lambda_weight is None else lambda_weight.get(etype)
                 messages = self._attend(graph, etype, k[etype[0]], q, v[etype[0]], mask, weight, return_attention)
                 total = total + self._transform_messages(etype, messages.out)
-                if self.relation_reduce == "reached" or present is not None:
-                    reached += self._reached(graph, etype, mask)
-                if messages.attn is not None:
-                    result.attn[etype] = messages.attn
-                if messages.lambda_sum is not None:
-                    result.lambda_sums[etype] = messages.lambda_sum
+                reached = reached + self._reached(graph, etype, mask)
+                result.attn.update({} if messages.attn is None else {etype: messages.attn})
+                result.lambda_sums.update({} if messages.lambda_sum is None else {etype: messages.lambda_sum})
             result.h[ntype] = self._update(ntype, own, self._mean(ntype, total, reached))
             if present is not None and result.present is not None:
                 result.present[ntype] = destination_rows(graph, ntype, present[ntype]) | (reached > 0)
         return result
+
+    def _active(self, graph: Any, ntypes: Collection[str] | None) -> tuple[list[str], list[CanonicalEtype]]:
+        """Return the node types to update and the relations that bring them something."""
+        self._check_types(graph)
+        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
+        updated = graph.dsttypes if graph.is_block else graph.ntypes
+        wanted = [t for t in self.ntypes if t in updated and (ntypes is None or t in ntypes)]
+        present = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
+        return wanted, [e for e in present if graph.num_edges(e)]
 
     def _node(self, ntype: str) -> _NodeParameters:
         return cast(_NodeParameters, self.nodes[node_key(ntype)])

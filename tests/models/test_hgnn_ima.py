@@ -209,9 +209,9 @@ def test_modality_dropout_hides_modalities_in_training_only() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         hidden = own._drop_modalities({"item": torch.ones(100, 2, dtype=torch.bool)})["item"]
-    assert hidden.any(1).all()
-    assert 0 < hidden.all(1).sum() < 100
-    assert not torch.allclose(own(graph.g).logits, plain(graph.g).logits)
+        assert hidden.any(1).all()
+        assert 0 < hidden.all(1).sum() < 10
+        assert not torch.allclose(own(graph.g).logits, plain(graph.g).logits)
     torch.testing.assert_close(own.eval()(graph.g).logits, plain.eval()(graph.g).logits)
 
 
