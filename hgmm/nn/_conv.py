@@ -70,6 +70,16 @@ class _NodeParameters(nn.Module):
         self.norm = nn.LayerNorm(hidden_size) if use_norm else nn.Identity()
         self.absent = nn.Parameter(torch.randn(num_modalities, hidden_size) * hidden_size**-0.5)
 
+    def reset(self, init: str) -> None:
+        """Draw the projections; see `hgmm.nn.CrossModalConv` for the two ways."""
+        for linear in (self.k, self.q, self.v, self.a):
+            if init == "released":
+                linear.reset_parameters()
+            else:
+                # torch's own choice leaves 0.58 of the deviation at every Linear; a message passes two of them.
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.zeros_(linear.bias)
+
 
 class RelationParameters(nn.Module):
     """Matrices and prior of one relation: `node`, `message` (H, D, D), `modal` (1 or M, H, D, D), `prior` (H)."""
@@ -152,7 +162,9 @@ class AttentionConv(nn.Module, ABC):
         self.message_activation = message_activation
         self.nodes = nn.ModuleDict()
         for ntype in self.ntypes:
-            self.nodes[node_key(ntype)] = _NodeParameters(num_modalities, hidden_size, use_norm=use_norm)
+            node = _NodeParameters(num_modalities, hidden_size, use_norm=use_norm)
+            node.reset(init)
+            self.nodes[node_key(ntype)] = node
         self.relations = nn.ModuleDict()
         for etype in self.canonical_etypes:
             own = RelationParameters(num_heads, self.head_size, num_modal=num_modal, prior=prior)

@@ -72,8 +72,8 @@ class CrossModalConv(AttentionConv):
     message_activation : str, optional
         ``none``, ``gelu``, ``relu`` or ``tanh``, before A.
     init : str, optional
-        ``per-matrix``: Xavier for each head's matrix; ``released``: as the released modules, where W_NODE and W_MSG
-        start about seven times smaller and W_MODAL is standard normal.
+        ``per-matrix``: Xavier for every Linear and each head's matrix; ``released``: as the released modules, where
+        W_NODE and W_MSG start about seven times smaller, W_MODAL is standard normal and Linears are torch's default.
 
     Raises
     ------
