@@ -17,8 +17,7 @@ __all__ = ["build_csc", "edge_ids", "relation_csc"]
 
 
 class _Entry(NamedTuple):
-    num_edges: int
-    num_nodes: tuple[int, int]
+    structure: Any
     csc: RelationCSC
     eids: Tensor
 
@@ -68,19 +67,15 @@ def _offsets(ends: Tensor, count: int) -> Tensor:
 
 
 def _entry(graph: Any, canonical_etype: CanonicalEtype, device: torch.device) -> _Entry:
-    src_type, _, dst_type = canonical_etype
-    num_nodes = (graph.num_src_nodes(src_type), graph.num_dst_nodes(dst_type))
-    num_edges = graph.num_edges(canonical_etype)
     entries = _cache.setdefault(graph, {})
     key = (canonical_etype, str(device))
-    entry = entries.get(key)
-    # DGL changes a graph in place when edges are added or removed; the counts reveal it.
-    if entry is not None and (entry.num_edges, entry.num_nodes) == (num_edges, num_nodes):
-        return entry
-    src, dst = graph.edges(order="eid", etype=canonical_etype)
-    csc, eids = build_csc(src, dst, num_src=num_nodes[0], num_dst=num_nodes[1])
-    moved = RelationCSC(*(tensor.to(device) for tensor in csc))
-    entries[key] = _Entry(num_edges, num_nodes, moved, eids.to(device))
+    # DGL gives a graph that is changed in place a new index object.
+    if key not in entries or entries[key].structure is not graph._graph:
+        src_type, _, dst_type = canonical_etype
+        src, dst = graph.edges(order="eid", etype=canonical_etype)
+        csc, eids = build_csc(src, dst, num_src=graph.num_src_nodes(src_type), num_dst=graph.num_dst_nodes(dst_type))
+        moved = RelationCSC(*(tensor.to(device) for tensor in csc))
+        entries[key] = _Entry(graph._graph, moved, eids.to(device))
     return entries[key]
 
 
@@ -101,8 +96,8 @@ def relation_csc(
     Returns
     -------
     RelationCSC
-        The same tensors at every call for the same graph: they are kept while the graph object lives and rebuilt when
-        its number of nodes or edges has changed.
+        The same tensors at every call for the same graph: they are kept while the graph object lives and built anew
+        after nodes or edges were added or removed.
     """
     return _entry(graph, canonical_etype, torch.device(device or graph.device)).csc
 

@@ -52,6 +52,15 @@ def test_a_relation_is_built_once_and_again_when_the_graph_changes() -> None:
     assert relation_csc(g, ("_N", "_E", "_N")).num_dst == 4
 
 
+def test_equal_counts_hide_no_change() -> None:
+    g = dgl.graph(([0, 1], [1, 2]))
+    assert relation_csc(g, ("_N", "_E", "_N")).indptr.tolist() == [0, 0, 1, 2]
+    g.remove_edges([0])
+    g.add_edges([2], [0])
+    csc = relation_csc(g, ("_N", "_E", "_N"))
+    assert (csc.indptr.tolist(), csc.indices.tolist()) == ([0, 1, 1, 2], [2, 1])
+
+
 def test_blocks() -> None:
     g = dgl.heterograph({("a", "to", "b"): ([0, 1, 2], [1, 1, 0])})
     block = dgl.to_block(dgl.in_subgraph(g, {"b": torch.tensor([1])}), {"b": torch.tensor([1])})
