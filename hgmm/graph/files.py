@@ -13,7 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-__all__ = ["file_sha256", "sync_folder", "write_atomically", "write_tensors"]
+from hgmm.errors import Problem
+
+__all__ = ["file_sha256", "missing_file", "sync_folder", "write_atomically", "write_tensors"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -54,6 +56,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def missing_file(path: Path, name: str) -> list[Problem]:
+    """Return a problem if `path`, which messages call `name`, is no file."""
+    try:
+        if path.is_file():
+            return []
+        reason = f"there is no such file in {path.parent}"
+    except OSError as error:
+        reason = str(error.strerror)
+    return [Problem("missing file", name, reason)]
 
 
 def file_sha256(path: Path) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,26 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hgmm.errors import Problem, first_problems, unknown_name
+from hgmm.graph.files import missing_file
 
-__all__ = ["read_ids", "read_matrix"]
+__all__ = ["NUMPY_DAMAGE", "read_ids", "read_matrix", "repeated_ids"]
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
+
+NUMPY_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and SciPy raise on files that are cut off or have wrong bytes in them."""
 
 
 def read_matrix(path: Path, name: str, key: str | None, problems: list[Problem]) -> NDArray[np.float32] | None:
@@ -28,7 +46,8 @@ def read_matrix(path: Path, name: str, key: str | None, problems: list[Problem])
     name : str
         What messages call it.
     key : str or None
-        Name of the array in an ``.npz`` or ``.safetensors`` file; may be None if the file holds one array only.
+        Name of the array in an ``.npz`` or ``.safetensors`` file; may be None if the file holds one array only, and
+        must be for an ``.npy`` file, whose array has no name.
     problems : list of Problem
         Findings are appended to it.
 
@@ -37,8 +56,9 @@ def read_matrix(path: Path, name: str, key: str | None, problems: list[Problem])
     ndarray or None
         ``(rows, width)`` float32; None if there is no such matrix.
     """
-    if not path.is_file():
-        problems.append(Problem("missing file", name, f"there is no such file in {path.parent}"))
+    missing = missing_file(path, name)
+    if missing:
+        problems += missing
         return None
     if path.suffix.lower() not in SUFFIXES:
         text = f"its name ends in {path.suffix!r}; matrices are read from {', '.join(SUFFIXES)}"
@@ -53,22 +73,27 @@ def read_matrix(path: Path, name: str, key: str | None, problems: list[Problem])
                 chosen = _chosen(tensors.keys(), name, key, problems)
                 values = None if chosen is None else tensors.get_tensor(chosen)
         else:
-            values = _load_numpy(path, name, key, problems)
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
-        problems.append(Problem("unreadable file", name, str(error).splitlines()[0]))
+            # NumPy leaves a file open that it opened itself and cannot read.
+            with path.open("rb") as stream:
+                values = _load_numpy(stream, name, key, problems)
+    except (*NUMPY_DAMAGE, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        problems.append(Problem("unreadable file", name, reason))
         return None
     return None if values is None else _checked(values, name, problems)
 
 
-def _load_numpy(path: Path, name: str, key: str | None, problems: list[Problem]) -> NDArray[Any] | None:
-    loaded: Any = np.load(path, allow_pickle=False)
+def _load_numpy(stream: BinaryIO, name: str, key: str | None, problems: list[Problem]) -> NDArray[Any] | None:
+    loaded: Any = np.load(stream, allow_pickle=False)
     array: NDArray[Any] | None = None
-    if isinstance(loaded, np.ndarray):
-        array = loaded
-    else:
+    if not isinstance(loaded, np.ndarray):
         with loaded:
             chosen = _chosen(loaded.keys(), name, key, problems)
             array = None if chosen is None else loaded[chosen]
+    elif key is None:
+        array = loaded
+    else:
+        problems.append(Problem("unknown array", name, f"its only array has no name; leave out the key {key!r}"))
     return array
 
 
@@ -95,7 +120,9 @@ def _checked(values: NDArray[Any], name: str, problems: list[Problem]) -> NDArra
         text = f"its shape is {values.shape}; a feature matrix is (rows, width) with a width of at least 1"
         problems.append(Problem("wrong width", name, text))
         return None
-    return values.astype(np.float32)
+    # A number too large for float32 becomes infinite and is reported as such, with its row.
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def read_ids(path: Path, name: str, problems: list[Problem]) -> NDArray[np.object_] | None:
@@ -115,8 +142,9 @@ def read_ids(path: Path, name: str, problems: list[Problem]) -> NDArray[np.objec
     ndarray or None
         ``(rows,)`` str in the order of the file, empty lines at the end left out.
     """
-    if not path.is_file():
-        problems.append(Problem("missing file", name, f"there is no such file in {path.parent}"))
+    missing = missing_file(path, name)
+    if missing:
+        problems += missing
         return None
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")

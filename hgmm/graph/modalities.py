@@ -226,8 +226,9 @@ def _finite(name: str, values: NDArray[np.float32], impute: bool) -> list[Proble
 
     def word(row: int) -> tuple[str, str]:
         column = int(np.flatnonzero(wrong[row])[0])
-        text = f"column {column} is {values[row, column]}; leave the row and its id out, or set `missing: mean`"
-        return f"{name} row {row}", text
+        value = values[row, column]
+        advice = ", or set `missing: mean`" if np.isnan(value) else "; float32 ends at 3.4e38"
+        return f"{name} row {row}", f"column {column} is {value}; leave the row and its id out{advice}"
 
     return first_problems("NaN", np.flatnonzero(wrong.any(axis=1)).tolist(), word)
 

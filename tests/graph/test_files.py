@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hgmm.graph.files import file_sha256, sync_folder, write_atomically, write_tensors
+from hgmm.graph.files import file_sha256, missing_file, sync_folder, write_atomically, write_tensors
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -38,6 +38,13 @@ def test_results_are_as_readable_as_other_new_files(tmp_path: Path) -> None:
     write_tensors(tmp_path / "tensors", {"a": np.ones(3)})
     assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert load_file(tmp_path / "tensors")["a"].tolist() == [1, 1, 1]
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    assert missing_file(tmp_path / "there", "there") == []
+    assert [str(p) for p in missing_file(tmp_path, "dir")] == [f"dir: there is no such file in {tmp_path.parent}"]
+    assert [str(p) for p in missing_file(tmp_path / ("a" * 300), "long")] == ["long: File name too long"]
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -44,6 +44,38 @@ def test_several_arrays_need_a_key(tmp_path: Path, name: str) -> None:
     ]
 
 
+def test_the_array_of_a_plain_file_has_no_key(tmp_path: Path) -> None:
+    problems: list[Problem] = []
+    assert read_matrix(write(tmp_path / "m.npy"), "m.npy", "a", problems) is None
+    assert [str(problem) for problem in problems] == ["m.npy: its only array has no name; leave out the key 'a'"]
+
+
+def test_numbers_beyond_float32_become_infinite(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.array([[1e300, 1.0]]))
+    values = read_matrix(tmp_path / "m.npy", "m.npy", None, [])
+    assert values is not None
+    assert values.tolist() == [[np.inf, 1.0]]
+
+
+@pytest.mark.parametrize("name", ["m.npy", "m.npz", "m.safetensors"])
+def test_damage_anywhere_is_a_problem_or_harmless(tmp_path: Path, name: str) -> None:
+    """Every exception of the libraries behind must be known; a surprise would fail here."""
+    if name == "m.npz":
+        np.savez_compressed(tmp_path / name, a=VALUES)
+    else:
+        write(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    key = None if name == "m.npy" else "a"
+    for place in range(0, len(content), 3):
+        flipped = [content[:place] + bytes([content[place] ^ bits]) + content[place + 1 :] for bits in (1, 255)]
+        for damaged in (content[:place], *flipped):
+            (tmp_path / name).write_bytes(damaged)
+            problems: list[Problem] = []
+            values = read_matrix(tmp_path / name, name, key, problems)
+            assert (values is None) == bool(problems)
+            assert values is None or len(damaged) == len(content), "a file that is cut off has been read"
+
+
 def test_pickles_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.array([{}], dtype=object), allow_pickle=True)
     problems: list[Problem] = []

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from hgmm.errors import Problem
@@ -24,6 +26,23 @@ def test_cells_stay_text_and_rows_keep_their_numbers(tmp_path: Path) -> None:
     assert [table.at(row) for row in range(2)] == ["a.csv row 2", "a.csv row 4"]
 
 
+@pytest.mark.parametrize("content", ["id,text", "id,text\n", "\ufeffid,text\r\n"])
+def test_a_header_alone_is_a_table_without_rows(tmp_path: Path, content: str) -> None:
+    table, problems = read(tmp_path / "a.csv", content)
+    assert table is not None
+    assert (list(table.frame), len(table)) == (["id", "text"], 0)
+    assert not problems
+
+
+def test_a_quote_that_is_never_closed_hides_no_rows(tmp_path: Path) -> None:
+    _, problems = read(tmp_path / "a.csv", 'id,text\n1,"a\n2,b\n3,c\n')
+    assert [str(problem) for problem in problems] == [
+        "a.csv: the last row runs over several lines, ['1', 'a\\n2,b\\n3,c\\n']; close its double quote"
+    ]
+    assert not read(tmp_path / "a.csv", 'id,text\n1,"a\n2,b"\n')[1]
+    assert not read(tmp_path / "a.csv", 'id,text\n1,5" disk\n')[1]
+
+
 def test_tabs(tmp_path: Path) -> None:
     table, problems = read(tmp_path / "a.tsv", "id\ttext\n1\ta, b\n")
     assert table is not None
@@ -42,6 +61,34 @@ def test_parquet_rows_count_from_zero(tmp_path: Path) -> None:
     assert texts.tolist() == ["5", "6"]
 
 
+def test_an_index_of_pandas_is_a_column(tmp_path: Path) -> None:
+    for ids in ([5, 6], [6, 5], ["a", "b"]):
+        pd.DataFrame({"id": ids, "x": [1, 2]}).set_index("id").to_parquet(tmp_path / "a.parquet")
+        table = read_table(tmp_path / "a.parquet", "a.parquet", [])
+        assert table is not None
+        texts = table.texts("id", [])
+        assert texts is not None
+        assert texts.tolist() == list(map(str, ids))
+
+
+def test_long_ids_beside_empty_cells_stay_exact(tmp_path: Path) -> None:
+    column = pa.array([2**60 + 1, None], type=pa.int64())
+    pa.parquet.write_table(pa.table({"id": column}), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet", "a.parquet", [])
+    assert table is not None
+    texts = table.texts("id", [])
+    assert texts is not None
+    assert texts.tolist() == [str(2**60 + 1), ""]
+
+
+def test_two_columns_of_one_name_are_ambiguous() -> None:
+    problems: list[Problem] = []
+    table = Table(pd.DataFrame([[1, 2, 3]], columns=["a", "a", 1]), "frame")
+    assert table.texts("a", problems) is None
+    assert table.texts("1", problems) is not None
+    assert [str(problem) for problem in problems] == ["frame: 2 columns are called 'a'"]
+
+
 def test_ragged_rows_leave_the_others_where_they_are(tmp_path: Path) -> None:
     table, problems = read(tmp_path / "a.csv", "id,text\n1,a\n2\n3,b\n4,c,d\n5,e\n")
     assert table is not None
@@ -57,6 +104,8 @@ def test_ragged_rows_leave_the_others_where_they_are(tmp_path: Path) -> None:
         ("a.csv", b"id;name\n1;a\n", "wrong separator", "found ';'"),
         ("a.tsv", b"id,name\n1,a\n", "wrong separator", r"found ','"),
         ("a.csv", b"id,id\n1,2\n", "duplicate column", "'id' stands twice"),
+        ("a.csv", b"\nid,name\n1,a\n", "no header", "its first line is empty"),
+        ("a.csv", b"id," + b"x" * 200_000 + b"\n1,2\n", "unreadable file", "field larger than field limit (131072)"),
         ("a.csv", b"id,n\xe4me\n1,2\n", "unreadable file", "it is not UTF-8 text"),
         ("a.csv", b"id,name\n" + b"1,name\n" * 9000 + b"1,n\xe4me\n", "unreadable file", "invalid UTF8"),
         ("a.parquet", b"PAR", "unreadable file", "it is not a Parquet file"),
@@ -79,6 +128,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_texts_of_every_dtype() -> None:
     assert as_texts(pd.Series([1.0, None, 3.0])).tolist() == ["1", "", "3"]
     assert as_texts(pd.Series([1.5, None])).tolist() == ["1.5", ""]
+    assert as_texts(pd.Series([2.0**53 - 1, None])).tolist() == ["9007199254740991", ""]
+    assert as_texts(pd.Series([1e20])).tolist() == ["1e+20"]
     assert as_texts(pd.Series([1, 2])).tolist() == ["1", "2"]
     assert as_texts(pd.Series(["a", None])).tolist() == ["a", ""]
     assert as_texts(pd.Series(["a", 3, None], dtype=object)).tolist() == ["a", "3", ""]
@@ -111,9 +162,10 @@ def test_numbers_of_every_dtype() -> None:
 def test_numbers_that_are_none() -> None:
     problems: list[Problem] = []
     Table(pd.DataFrame({"a": ["x", "1", "-inf"]}), "frame").numbers("a", problems)
-    Table(pd.DataFrame({"b": [1.0, np.inf]}), "frame").numbers("b", problems)
+    Table(pd.DataFrame({"b": [1.0, np.inf, np.nan, 1e39]}), "frame").numbers("b", problems)
     assert [str(problem) for problem in problems] == [
         "frame row 0: column 'a' holds 'x'",
         "frame row 2: column 'a' holds '-inf'",
         "frame row 1: column 'b' holds 'inf'",
+        "frame row 3: column 'b' holds '1e+39'",
     ]
