@@ -5,6 +5,7 @@ A batch depends on nothing but the seed, the epoch and its number, so an interru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Iterator
@@ -109,6 +110,17 @@ class FullGraphLoader:
             yield self._batch
 
 
+@contextlib.contextmanager
+def _one_dgl_thread() -> Iterator[None]:
+    """Let DGL sample with one thread: with more, they race for the order of neighbours and nodes in a block."""
+    before = dgl.utils.get_num_threads()
+    dgl.utils.set_num_threads(1)
+    try:
+        yield
+    finally:
+        dgl.utils.set_num_threads(before)
+
+
 class NeighborLoader:
     """Batches of target nodes with sampled neighbourhoods, as DGL's message-flow blocks.
 
@@ -166,7 +178,8 @@ class NeighborLoader:
                 continue
             # DGL's random state cannot be saved; a seed for each step makes saving it needless.
             dgl.seed(stream_seed(self._seed, epoch, step))
-            _, _, blocks = self._sampler.sample(self._graph.g, {target: chosen})
+            with _one_dgl_thread():
+                _, _, blocks = self._sampler.sample(self._graph.g, {target: chosen})
             yield Batch(([move_block(block, self._device) for block in blocks],), labels[chosen].to(self._device))
 
 
