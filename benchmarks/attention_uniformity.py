@@ -85,11 +85,9 @@ def _train(model: HGNNIMA, graph: MultimodalGraph, epochs: int) -> None:
 
 def _table(title: str, rows: Mapping[str, Sequence[float]]) -> Table:
     table = Table(title=title)
-    table.add_column("variant")
+    table.add_column("variant", no_wrap=True)
     for low, high in BUCKETS:
-        table.add_column(
-            f"in-degree {low}-{high}" if high < float("inf") else f"in-degree > {low - 1}", justify="right"
-        )
+        table.add_column(f"deg {low}-{high}" if high < float("inf") else f"deg > {low - 1}", justify="right")
     for variant, spreads in rows.items():
         table.add_row(variant, *(f"{spread:.4f}" for spread in spreads))
     return table
