@@ -15,6 +15,12 @@ from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Compute with one thread where a test does not ask for more: on small tensors threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_memory_is_nan() -> Iterator[None]:
     """Fill what ``torch.empty`` returns with NaN, so that an output that nobody wrote cannot pass."""
