@@ -179,6 +179,7 @@ class HGNNIMA(nn.Module):
         )
         self.fusion = InterModalAttention(
             hidden_size,
+            num_modalities=schema.num_modalities if row.project_fusion else 0,
             bounded=row.bounded_fusion,
             dropout=_default(fusion_dropout, row.fusion_dropout),
             score_dropout=row.fusion_score_dropout,

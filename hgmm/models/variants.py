@@ -41,6 +41,8 @@ class Variant:
         What stands for absent features; None masks them out instead.
     bounded_fusion : bool
         Fusion scores within (-1, 1).
+    project_fusion : bool
+        The fusion has a matrix of its own for each modality.
     dropout, input_dropout, fusion_dropout, fusion_score_dropout : float
         Default rates.
     """
@@ -60,6 +62,7 @@ class Variant:
     activation: str = "tanh"
     fill: str | None = "zeros"
     bounded_fusion: bool = True
+    project_fusion: bool = False
     dropout: float = 0.2
     input_dropout: float = 0.0
     encoder_dropout: float = 0.0
@@ -82,6 +85,7 @@ VARIANTS = {
         activation="gelu",
         fill=None,
         bounded_fusion=False,
+        project_fusion=True,
         fusion_dropout=0.0,
     ),
     "modal2_align": Variant(combine="product"),

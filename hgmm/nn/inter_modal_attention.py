@@ -16,14 +16,18 @@ __all__ = ["InterModalAttention"]
 
 
 class InterModalAttention(nn.Module):
-    """Fuse the modalities of each node: ``o_i = sum_m pi_i^m h_i^m`` with ``pi_i = softmax_m u_i^m``.
+    """Fuse the modalities of each node: ``o_i = sum_m pi_i^m U_m h_i^m`` with ``pi_i = softmax_m u_i^m``.
 
     ``u_i^m = w . Dropout(h_i^m) + b``, inside ``tanh(Dropout(.))`` if bounded, with one w for all modalities and types.
+    ``U_m`` is the identity unless `num_modalities` is given.
 
     Parameters
     ----------
     hidden_size : int
         F.
+    num_modalities : int, optional
+        M: give each modality a learned ``U_m`` (F x F, the identity at the start), so that what one modality says is
+        not averaged with, but added to, what another says. Default 0: none, as in the release.
     bounded : bool, optional
         Keep u within (-1, 1), as the release does; the largest weight is then at most ``e^2`` times the smallest.
     dropout : float, optional
@@ -33,7 +37,7 @@ class InterModalAttention(nn.Module):
 
     References
     ----------
-    The released modules of HGNN-IMA, IJCAI 2025, doi 10.24963/ijcai.2025/338; the mask and the unbounded form are ours.
+    The released modules of HGNN-IMA, IJCAI 2025, doi 10.24963/ijcai.2025/338; the mask, the unbounded form and U_m are ours.
 
     Examples
     --------
@@ -45,10 +49,18 @@ class InterModalAttention(nn.Module):
     """
 
     def __init__(
-        self, hidden_size: int, *, bounded: bool = False, dropout: float = 0.0, score_dropout: float = 0.0
+        self,
+        hidden_size: int,
+        *,
+        num_modalities: int = 0,
+        bounded: bool = False,
+        dropout: float = 0.0,
+        score_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.bounded = bounded
+        identities = torch.eye(hidden_size).repeat(num_modalities, 1, 1)
+        self.project = nn.Parameter(identities) if num_modalities else None
         self.score = nn.Linear(hidden_size, 1)
         self.dropout = nn.Dropout(dropout)
         self.score_dropout = nn.Dropout(score_dropout)
@@ -100,8 +112,15 @@ class InterModalAttention(nn.Module):
                 f"InterModalAttention, present: expected shape {tuple(h.shape[:2])}, got {tuple(present.shape)}; "
                 "it has the first two axes of h"
             )
+        if self.project is not None and h.shape[1] != len(self.project):
+            raise ShapeError(
+                f"InterModalAttention, h: expected {len(self.project)} modalities, got {h.shape[1]}; "
+                "the middle axis is the constructor's num_modalities"
+            )
         logits = self.score(self.dropout(h)).squeeze(-1)
         if self.bounded:
             logits = torch.tanh(self.score_dropout(logits))
         weights = masked_softmax(logits, present)
-        return torch.einsum("nm,nmf->nf", weights, h), weights
+        if self.project is None:
+            return torch.einsum("nm,nmf->nf", weights, h), weights
+        return (weights.unsqueeze(-1) * h).flatten(1) @ self.project.flatten(0, 1), weights

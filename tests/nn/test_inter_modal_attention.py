@@ -56,3 +56,23 @@ def test_wrong_shapes() -> None:
         fuse.fuse(torch.zeros(2, 3, 5))
     with pytest.raises(ShapeError, match=r"present: expected shape \(2, 3\), got \(2, 2\)"):
         fuse.fuse(torch.zeros(2, 3, F), torch.ones(2, 2, dtype=torch.bool))
+
+
+def test_own_matrices_start_as_the_identity_and_act_by_modality() -> None:
+    plain = InterModalAttention(F).double()
+    fuse = InterModalAttention(F, num_modalities=M).double()
+    fuse.load_state_dict(plain.state_dict(), strict=False)
+    h, present = states(M, F), presence(M)
+    for ntype, x in h.items():
+        torch.testing.assert_close(fuse.fuse(x, present[ntype])[0], plain.fuse(x, present[ntype])[0])
+    with torch.no_grad():
+        fuse.project.normal_(generator=torch.Generator().manual_seed(0))
+    fused, weights = fuse.fuse(h["item"], present["item"])
+    for i, x in enumerate(h["item"]):
+        expected = sum(weights[i, m] * (x[m] @ fuse.project[m]) for m in range(M))
+        torch.testing.assert_close(fused[i], expected)
+
+
+def test_wrong_number_of_modalities() -> None:
+    with pytest.raises(ShapeError, match="expected 2 modalities, got 3"):
+        InterModalAttention(F, num_modalities=2).fuse(torch.zeros(1, 3, F))
