@@ -101,7 +101,7 @@ def _table(title: str, rows: Mapping[str, Sequence[float]]) -> Table:
 def main(dataset: str | None, epochs: int, variants: tuple[str, ...], seed: int) -> None:
     graph = skewed_graph(seed) if dataset is None else hgmm.datasets.load(dataset)
     rows = {name: measure(graph, name, epochs=epochs, seed=seed) for name in variants or HGNNIMA.variants}
-    Console().print(_table(f"standard deviation of beta * deg, {graph.name}, after {epochs} epochs", rows))
+    Console().print(_table(f"std of beta * deg, {graph.name}, epoch {epochs}", rows))
 
 
 if __name__ == "__main__":

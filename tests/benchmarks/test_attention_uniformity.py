@@ -39,4 +39,4 @@ def test_command_prints_a_table() -> None:
     result = CliRunner().invoke(main, ["--variant", "sharp", "--epochs", "1"])
     assert result.exit_code == 0, result.output
     assert "sharp" in result.output
-    assert "after 1 epochs" in result.output
+    assert "epoch 1" in result.output
