@@ -37,7 +37,7 @@ class InterModalAttention(nn.Module):
 
     References
     ----------
-    The released modules of HGNN-IMA, IJCAI 2025, doi 10.24963/ijcai.2025/338; the mask, the unbounded form and U_m are ours.
+    The released modules of HGNN-IMA, IJCAI 2025, doi 10.24963/ijcai.2025/338; mask, unbounded form and U_m are ours.
 
     Examples
     --------
