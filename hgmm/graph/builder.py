@@ -224,6 +224,8 @@ class GraphBuilder:
         found = list(problems)
         self._check_known()
         target = self._chosen_target(found)
+        if not problems:
+            found += self._nothing_added()
         types: dict[str, _NodeSet | None] = {}
         for nodes in self._nodes:
             if nodes.ntype in types:
@@ -251,12 +253,16 @@ class GraphBuilder:
                     known = unknown_name("modality", modality, self._transforms[nodes.ntype])
                     raise SchemaError(f"graph {self._name!r}, node type {nodes.ntype!r}: {known}")
 
+    def _nothing_added(self) -> list[Problem]:
+        """Say that there is nothing; to be asked only if nothing was refused before it could be added."""
+        where = f"graph {self._name!r}"
+        return [
+            *([] if self._nodes else [Problem("no nodes", where, "add at least one node type")]),
+            *([] if self._edges else [Problem("no edges", where, "add at least one edge table")]),
+        ]
+
     def _chosen_target(self, problems: list[Problem]) -> str | None:
         names = [nodes.ntype for nodes in self._nodes]
-        if not names:
-            problems.append(Problem("no nodes", f"graph {self._name!r}", "add at least one node type"))
-        if not self._edges:
-            problems.append(Problem("no edges", f"graph {self._name!r}", "add at least one edge table"))
         labelled = [nodes.ntype for nodes in self._nodes if nodes.label is not None]
         target = self._target or (labelled[0] if labelled else None)
         if target is not None and target not in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def read_folder(
     Parameters
     ----------
     path : path
-        The folder. All paths in ``graph.yaml`` and in image columns are relative to it.
+        The folder. Paths in ``graph.yaml`` and in image columns start from it; they may lead out of it.
     transforms, classes : optional
         Of the graph that a model was trained on: applied instead of fitted anew.
     cache_dir : path, optional
@@ -71,8 +71,9 @@ def read_folder(
           - {type: [user, buys, item], table: buys.csv, src: user, dst: item, reverse: bought_by}
     """
     folder = Path(path)
-    content = _read_yaml(folder)
-    problems = _unknown_keys(content, KEYS, GRAPH_FILE)
+    problems: list[Problem] = []
+    content = _read_yaml(folder, problems)
+    problems += _unknown_keys(content, KEYS, GRAPH_FILE)
     for key in ("target", "name", "encoder"):
         if not isinstance(content.get(key, ""), str):
             problems.append(Problem("wrong value", f"{GRAPH_FILE} {key}", f"expected a word, got {content[key]!r}"))
@@ -91,17 +92,44 @@ def read_folder(
     return builder.build(problems=problems, where=os.fspath(folder / GRAPH_FILE), files=[GRAPH_FILE])
 
 
-def _read_yaml(folder: Path) -> Mapping[str, Any]:
+def _read_yaml(folder: Path, problems: list[Problem]) -> Mapping[str, Any]:
     file = folder / GRAPH_FILE
     if not file.is_file():
         raise DataError(f"{file}: there is no such file; a folder of your own data needs one that names its tables")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        problems += _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: it is not YAML; {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise DataError(f"{file}: it cannot be read; {error.strerror}") from error
     if not isinstance(content, Mapping):
         raise DataError(f"{file}: expected the keys {', '.join(KEYS)}, got {content!r}")
     return content
+
+
+def _repeated_keys(root: Any) -> list[Problem]:
+    """Find keys that stand twice in one mapping: YAML forbids it, and PyYAML quietly takes the last."""
+    problems: list[Problem] = []
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        # Anchors make one node appear at many places.
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            problems += [
+                Problem("duplicate key", f"{GRAPH_FILE} line {key.start_mark.line + 1}", f"{key.value!r} stands twice")
+                for number, (key, _) in enumerate(node.value)
+                if key.value in keys[:number]
+            ]
+            nodes += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+    return problems
 
 
 def _unknown_keys(given: Mapping[Any, Any], known: Sequence[str], where: str) -> list[Problem]:
@@ -129,6 +157,7 @@ def _add_nodes(builder: GraphBuilder, given: Any, problems: list[Problem]) -> No
         return
     for ntype, entry in given.items():
         found = _entry_problems(entry, NODE_KEYS, ("table",), ("table", "id", "name"), f"{where}.{ntype}")
+        found += _unquoted([ntype], where)
         problems += found
         if any(problem.kind != "unknown key" for problem in found):
             continue
@@ -138,15 +167,25 @@ def _add_nodes(builder: GraphBuilder, given: Any, problems: list[Problem]) -> No
                 Problem("wrong value", f"{where}.{ntype}.modalities", f"expected a mapping, got {modalities!r}")
             )
             modalities = {}
+        problems += _unquoted(modalities, f"{where}.{ntype}.modalities")
         builder.add_nodes(
-            str(ntype),
+            ntype,
             entry["table"],
             id=entry.get("id"),
             name=entry.get("name"),
             label=entry.get("label"),
             split=entry.get("split"),
-            modalities={str(name): source for name, source in modalities.items()},
+            modalities={name: source for name, source in modalities.items() if isinstance(name, str)},
         )
+
+
+def _unquoted(names: Iterable[Any], where: str) -> list[Problem]:
+    """Find names that YAML has turned into something else: ``no`` into False, ``1`` into a number."""
+    return [
+        Problem("wrong value", where, f"expected a word as name, got {name!r}; put it in quotes")
+        for name in names
+        if not isinstance(name, str)
+    ]
 
 
 def _add_edges(builder: GraphBuilder, given: Any, problems: list[Problem]) -> None:

@@ -232,6 +232,8 @@ def _split_fractions(given: Mapping[str, Any], labels: NDArray[np.int64], where:
     seed = given.get("seed", 0)
     if not isinstance(seed, int) or seed < 0:
         problems.append(Problem("wrong split", where, f"seed is {seed!r}; it must be a whole number of at least 0"))
+    if not any(shares.values()):
+        problems.append(Problem("wrong split", where, f"every fraction is 0; give one for {' and '.join(SPLITS)}"))
     if sum(shares.values()) > 1 + 1e-9:
         text = f"the fractions add up to {sum(shares.values()):g}; together they are at most 1"
         problems.append(Problem("overlapping splits", where, text))

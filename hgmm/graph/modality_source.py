@@ -106,7 +106,7 @@ def parse_modality(
     problems += _type_problems(options, where)
     if len(problems) > before:
         return None
-    origins = [key for key in ("column", "columns", "file", "array") if options.get(key) is not None]
+    origins = [key for key in ("column", "columns", "file", "array") if _is_given(options.get(key))]
     if len(origins) != 1:
         found = " and ".join(origins) or "none"
         problems.append(Problem("wrong modality", where, f"give one of column, columns, file, array; found {found}"))
@@ -134,6 +134,10 @@ def parse_modality(
         width=options.get("width"),
         impute=options.get("missing", MISSING[0]) == "mean",
     )
+
+
+def _is_given(option: Any) -> bool:
+    return option is not None and not (isinstance(option, str | Sequence) and not len(option))
 
 
 def _as_options(given: Any) -> Mapping[str, Any] | None:

@@ -143,6 +143,8 @@ def test_holes_in_a_matrix_can_become_the_mean(shop: Path, replace_in: Replace) 
         ("src: user, ", "", r"graph.yaml edges\[1\]: 'src' is missing"),
         ("edges:\n  -", "edges:\n  a:", r"graph.yaml edges: expected a list of edge tables, got \{'a'"),
         ("target: item", "targets: item", r"graph.yaml: unknown key 'targets'; known: edges, encoder, name, nodes, t"),
+        ("user: {table", "no: {table", r"graph.yaml nodes: expected a word as name, got False; put it in quotes"),
+        ("text: {column", "1: {column", r"nodes.item.modalities: expected a word as name, got 1; put it in quotes"),
         ("text: {column: title}", "text: 7", r"modality 'text' of 'item': expected a column, .* got 7"),
     ],
 )
@@ -166,8 +168,28 @@ def test_nodes_that_are_no_mapping(shop: Path) -> None:
     (shop / "graph.yaml").write_text("nodes: [item]\nedges: [{type: x}]\n")
     with pytest.raises(DataError, match=r"nodes: expected node types with their tables, got \['item'\]") as caught:
         read_folder(shop)
-    assert "no nodes (1)" in str(caught.value)
-    assert "no edges (1)" in str(caught.value)
+    assert "add at least one" not in str(caught.value)
+
+
+def test_empty_lists(shop: Path) -> None:
+    (shop / "graph.yaml").write_text("nodes: {}\nedges: []\n")
+    with pytest.raises(DataError, match="graph 'shop': add at least one node type") as caught:
+        read_folder(shop)
+    assert "graph 'shop': add at least one edge table" in str(caught.value)
+
+
+def test_keys_that_stand_twice(shop: Path, replace_in: Replace) -> None:
+    replace_in("graph.yaml", "  user: {", "  item: {table: user.parquet, id: id, id: name}\n  user: {")
+    with pytest.raises(DataError, match=r"graph.yaml line 15: 'item' stands twice") as caught:
+        read_folder(shop)
+    assert "graph.yaml line 15: 'id' stands twice" in str(caught.value)
+
+
+def test_anchors_are_no_repetition(shop: Path, replace_in: Replace) -> None:
+    replace_in(
+        "graph.yaml", "user: {table: user.parquet, id: id}", "user: &u {table: user.parquet, id: id}\n  buyer: *u"
+    )
+    assert set(read_folder(shop).schema.ntypes) == {"item", "user", "buyer"}
 
 
 def test_no_yaml_at_all(tmp_path: Path) -> None:
@@ -176,9 +198,21 @@ def test_no_yaml_at_all(tmp_path: Path) -> None:
     (tmp_path / "graph.yaml").write_text("nodes: [")
     with pytest.raises(DataError, match=r"graph\.yaml: it is not YAML; while parsing"):
         read_folder(tmp_path)
+    (tmp_path / "graph.yaml").write_bytes(b"\xe4")
+    with pytest.raises(DataError, match=r"graph\.yaml: it is not YAML; 'utf-8' codec can't decode byte 0xe4"):
+        read_folder(tmp_path)
     (tmp_path / "graph.yaml").write_text("just words")
     with pytest.raises(DataError, match=r"expected the keys edges, encoder, name, nodes, target, got 'just words'"):
         read_folder(tmp_path)
+
+
+def test_a_yaml_that_cannot_be_opened(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **options: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(DataError, match=r"graph\.yaml: it cannot be read; Permission denied"):
+        read_folder(shop)
 
 
 def entries(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

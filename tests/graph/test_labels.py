@@ -98,6 +98,7 @@ def test_splits_from_lists() -> None:
             "split of t: unknown key 'valid'; known: seed, test, train, val. Did you mean 'val'?",
         ),
         ({"train": 0.5, "seed": -1}, "split of t: seed is -1; it must be a whole number of at least 0"),
+        ({"seed": 3}, "split of t: every fraction is 0; give one for train and val and test"),
         ({"train": 0.75, "test": 0.5}, "split of t: the fractions add up to 1.25; together they are at most 1"),
         ({"train": ["a"], "dev": ["b"]}, "split of t: unknown split 'dev'; known: test, train, val."),
         (

@@ -52,6 +52,8 @@ def test_the_kind_is_the_name_if_that_is_one() -> None:
     [
         (7, "m: expected a column, a list of columns, a matrix or a mapping, got 7"),
         ([], "m: expected a column, a list of columns, a matrix or a mapping, got []"),
+        ({"columns": []}, "m: give one of column, columns, file, array; found none"),
+        ({"column": ""}, "m: give one of column, columns, file, array; found none"),
         ({}, "m: give one of column, columns, file, array; found none"),
         ({"column": "a", "file": "b"}, "m: give one of column, columns, file, array; found column and file"),
         (

@@ -84,7 +84,7 @@ class VectorCache:
                 position = keys.get_indexer(pd.Index(digests, dtype=object))
                 hit = position >= 0
                 vectors[hit] = stored["vectors"][position[hit]]
-            except (SafetensorError, KeyError, ValueError) as error:
+            except (SafetensorError, OSError, KeyError, IndexError, ValueError) as error:
                 raise DataError(f"{path}: the stored vectors are damaged ({error}); delete the file") from error
             found |= hit
         return vectors, found
@@ -99,5 +99,5 @@ class VectorCache:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{content_digest(packed.tobytes())}.safetensors"
             write_tensors(path, {"digests": packed, "vectors": np.ascontiguousarray(vectors)})
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             logger.warning("vectors are not kept for the next time: %s cannot be written (%s)", folder, error)

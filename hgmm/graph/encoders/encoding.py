@@ -74,8 +74,9 @@ def encode_images(
         try:
             digests[position] = content_digest(path.read_bytes())
             contents.setdefault(digests[position], position)
-        except OSError as error:
-            failed[position] = error.strerror or str(error)
+        # A path with a null byte is a ValueError.
+        except (OSError, ValueError) as error:
+            failed[position] = getattr(error, "strerror", None) or str(error)
     distinct = _array(list(contents))
     places = np.array(list(contents.values()), dtype=np.int64)
     vectors, found = np.zeros((len(distinct), encoder.width), np.float32), np.zeros(len(distinct), dtype=bool)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from hgmm.errors import DataError
 from hgmm.graph.encoders import ImageStatistics, VectorCache, default_cache_dir, encode_images, encode_texts
@@ -65,9 +67,25 @@ def test_cheap_encoders_leave_no_files(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     encode_texts(["a"], Counting(), cache=VectorCache(tmp_path))
     (stored,) = tmp_path.rglob("*.safetensors")
+    good = load_file(stored)
     stored.write_bytes(b"rubbish")
     with pytest.raises(DataError, match=rf"{stored.name}: the stored vectors are damaged"):
         encode_texts(["a"], Counting(), cache=VectorCache(tmp_path))
+    save_file(good | {"vectors": good["vectors"][:0]}, stored)
+    with pytest.raises(DataError, match=rf"{stored.name}: the stored vectors are damaged"):
+        encode_texts(["a"], Counting(), cache=VectorCache(tmp_path))
+
+
+def test_a_full_disk_costs_no_vectors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("hgmm.graph.files.save_file", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert encode_texts(["a"], Counting(), cache=VectorCache(tmp_path)).tolist() == [[1, 97]]
+    assert "No space left on device" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,6 +119,7 @@ def test_images_are_read_and_failures_told(images: Path) -> None:
     names = ["red.png", "none.png", "text.png", "copy.png", "cut.png", "clear.png", "white.png", "palette.gif"]
     vectors, failed = encode_images([images / name for name in names], ImageStatistics())
     assert sorted(failed) == [1, 2, 4]
+    assert encode_images([images / "re\0d.png"], ImageStatistics())[1] == {0: "embedded null byte"}
     assert failed[1] == "No such file or directory"
     assert failed[2] == "no image that Pillow can read"
     assert not vectors[[1, 2, 4]].any()
