@@ -74,8 +74,8 @@ def test_embeddings_are_equal_in_all_formats(hgmm: Invoke, trained: str) -> None
     for ending in ("csv", "parquet", "npz", "safetensors"):
         result = hgmm("embed", trained, "-o", f"e.{ending}")
         assert result.output == f"12 vectors of width 8 for small (local data) in e.{ending}\n"
-    archive = np.load("e.npz", allow_pickle=False)
-    ids, values = archive["ids"].tolist(), archive["embedding"]
+    with np.load("e.npz", allow_pickle=False) as archive:
+        ids, values = archive["ids"].tolist(), archive["embedding"]
     assert values.shape == (12, 8)
     for table in (pd.read_csv("e.csv"), pd.read_parquet("e.parquet")):
         assert table["id"].tolist() == ids
