@@ -12,7 +12,7 @@ from torch import Tensor
 from hgmm.errors import ConfigError, SchemaError, raise_problems, unknown_name
 from hgmm.graph.schema import PRESENT_SUFFIX, STRUCTURE, GraphSchema, ModalitySpec
 from hgmm.graph.structure import structure_features
-from hgmm.graph.validation import graph_problems
+from hgmm.graph.validation import graph_problems, triple_problems
 from hgmm.typing import TripleSet
 
 __all__ = ["SOURCES", "SPLITS", "DataSource", "MultimodalGraph"]
@@ -120,12 +120,11 @@ class MultimodalGraph:
         self.source = source or DataSource()
         self.transforms: dict[str, Any] = dict(transforms or {})
         self.triples = triples
-        ids = dict(node_ids or {})
-        self.node_ids = {t: list(ids.get(t) or map(str, range(g.num_nodes(t)))) for t in g.ntypes}
+        counted = {t: list(map(str, range(g.num_nodes(t)))) for t in g.ntypes if not len((node_ids or {}).get(t, ()))}
+        self.node_ids = {t: list(names) for t, names in (node_ids or {}).items()} | counted
         self.node_names = {t: list(names) for t, names in (node_names or {}).items()}
-        raise_problems(
-            graph_problems(g, schema, self.node_ids, self.node_names), where=f"graph {name!r}", error=SchemaError
-        )
+        problems = graph_problems(g, schema, self.node_ids, self.node_names, triples)
+        raise_problems(problems, where=f"graph {name!r}", error=SchemaError)
         self.g, self.schema = _with_structure(g, schema, self.node_ids)
 
     def __repr__(self) -> str:
@@ -158,10 +157,17 @@ class MultimodalGraph:
             Kind of each modality. Default: its name if that is a kind, else ``other``.
         source, name
             As in the constructor.
+
+        Raises
+        ------
+        SchemaError
+            If the triples hold ids beyond the vocabularies, or the features do not fit; all problems are listed.
         """
         from hgmm.dgl_compat import dgl
         from hgmm.graph.schema import KINDS
 
+        # DGL would stop at the first, with an error of its own.
+        raise_problems(triple_problems(triples), where=f"graph {name!r}", error=SchemaError)
         etype = ("entity", "triple", "entity")
         head, relation, tail = triples.train.long().unbind(1)
         g = dgl.heterograph({etype: (head, tail)}, num_nodes_dict={"entity": len(triples.entity_vocab)})

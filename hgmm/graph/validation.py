@@ -9,14 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hgmm.errors import Problem, first_problems
+from hgmm.errors import Problem, first_problems, unknown_name
 from hgmm.graph.schema import PRESENT_SUFFIX, GraphSchema
+from hgmm.typing import TripleSet
 
-__all__ = ["graph_problems"]
+__all__ = ["graph_problems", "triple_problems"]
 
 
 def graph_problems(
-    g: Any, schema: GraphSchema, node_ids: Mapping[str, Sequence[str]], node_names: Mapping[str, Sequence[str]]
+    g: Any,
+    schema: GraphSchema,
+    node_ids: Mapping[str, Sequence[str]],
+    node_names: Mapping[str, Sequence[str]],
+    triples: TripleSet | None = None,
 ) -> list[Problem]:
     """Return everything in which a DGL graph and its ids differ from what the schema says.
 
@@ -28,6 +33,8 @@ def graph_problems(
         What it shall consist of.
     node_ids, node_names : mapping of str to sequence of str
         External ids and display names by node type.
+    triples : TripleSet, optional
+        Of a knowledge graph.
 
     Returns
     -------
@@ -40,9 +47,35 @@ def graph_problems(
     for ntype in schema.ntypes:
         problems += _features(g, schema, ntype)
         problems += _ids(ntype, g.num_nodes(ntype), node_ids, node_names)
+    problems += _unknown_types(schema, node_ids, node_names)
+    problems += _ends(g, schema)
     problems += _labels(g, schema)
     problems += _relations(g, schema)
+    if triples is not None:
+        problems += triple_problems(triples)
     return problems
+
+
+def triple_problems(triples: TripleSet) -> list[Problem]:
+    """Return what is wrong with the ids of triples: their shape, their dtype, ids beyond the vocabularies."""
+    problems = []
+    for split in ("train", "val", "test"):
+        rows: Tensor = getattr(triples, split)
+        where = f"triples.{split}"
+        if rows.ndim != 2 or rows.shape[1] != 3 or rows.is_floating_point() or rows.dtype == torch.bool:
+            text = f"must be (n, 3) whole numbers, got {tuple(rows.shape)} {rows.dtype}"
+            problems.append(Problem("wrong triples", where, text))
+            continue
+        for column, what, names in ((0, "head", "entity"), (1, "relation", "relation"), (2, "tail", "entity")):
+            count = len(getattr(triples, f"{names}_vocab"))
+            problems += _out_of_range(f"{where} {what}", rows[:, column], f"known are {count}", count)
+    return problems
+
+
+def _out_of_range(where: str, numbers: Tensor, known: str, count: int) -> list[Problem]:
+    if not numbers.numel() or 0 <= int(numbers.min()) <= int(numbers.max()) < count:
+        return []
+    return [Problem("out of range", where, f"ids go from {int(numbers.min())} to {int(numbers.max())}, {known}")]
 
 
 def _structure(g: Any, schema: GraphSchema) -> Iterator[Problem]:
@@ -52,6 +85,24 @@ def _structure(g: Any, schema: GraphSchema) -> Iterator[Problem]:
     if set(g.canonical_etypes) != set(schema.canonical_etypes):
         text = f"the graph has {sorted(g.canonical_etypes)}, the schema {sorted(schema.canonical_etypes)}"
         yield Problem("other edge types", "edge types", text)
+
+
+def _ends(g: Any, schema: GraphSchema) -> Iterator[Problem]:
+    """Find node numbers that DGL lets pass, negative ones among them: kernels would read foreign memory."""
+    for etype in schema.canonical_etypes:
+        ends = g.edges(order="eid", etype=etype)
+        for what, ntype, numbers in (("source", etype[0], ends[0]), ("destination", etype[2], ends[1])):
+            count = g.num_nodes(ntype)
+            yield from _out_of_range(f"edge type {etype!r} {what}", numbers, f"{ntype!r} has {count} nodes", count)
+
+
+def _unknown_types(
+    schema: GraphSchema, node_ids: Mapping[str, Sequence[str]], node_names: Mapping[str, Sequence[str]]
+) -> Iterator[Problem]:
+    for what, table in (("node_ids", node_ids), ("node_names", node_names)):
+        for ntype in table:
+            if ntype not in schema.ntypes:
+                yield Problem("unknown node type", what, unknown_name("node type", ntype, schema.ntypes))
 
 
 def _features(g: Any, schema: GraphSchema, ntype: str) -> Iterator[Problem]:
@@ -93,6 +144,11 @@ def _ids(
         names = table.get(ntype)
         if names is not None and len(names) != num_nodes:
             yield Problem("wrong length", f"{what}[{ntype!r}]", f"{len(names)} entries for {num_nodes} nodes")
+        strange = [name for name in names or () if not isinstance(name, str)]
+        if strange:
+            text = f"must hold text, got {strange[0]!r}"
+            yield Problem("not text", f"{what}[{ntype!r}]", text, count=len(strange))
+            return
     if len(set(node_ids[ntype])) < len(node_ids[ntype]):
         repeated = [(name, count) for name, count in Counter(node_ids[ntype]).items() if count > 1]
         yield from first_problems(
@@ -152,6 +208,6 @@ def _relations(g: Any, schema: GraphSchema) -> Iterator[Problem]:
         relation = g.edges[etype].data.get("relation")
         if relation is None:
             yield Problem("no relation", f"edge type {etype!r}", "edges of a knowledge graph need the data 'relation'")
-        elif relation.numel() and not 0 <= int(relation.min()) <= int(relation.max()) < len(schema.relations):
-            text = f"ids go from {int(relation.min())} to {int(relation.max())}, known are {len(schema.relations)}"
-            yield Problem("relation out of range", f"edge type {etype!r}", text)
+        else:
+            count = len(schema.relations)
+            yield from _out_of_range(f"edge type {etype!r} relation", relation, f"known are {count}", count)

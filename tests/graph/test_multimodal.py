@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,12 @@ def test_dropping_modalities(small_graph: MultimodalGraph) -> None:
         small_graph.drop_modalities(["txet"])
 
 
+def test_ids_may_be_any_sequence_of_text(small_graph: MultimodalGraph) -> None:
+    ids = {"user": np.array(["a", "b", "c", "d"], dtype=object), "item": ()}
+    graph = MultimodalGraph(small_graph.g, small_graph.schema, node_ids=ids)
+    assert graph.node_ids == {"user": ["a", "b", "c", "d"], "item": [str(number) for number in range(12)]}
+
+
 def test_moving_keeps_everything(small_graph: MultimodalGraph) -> None:
     moved = small_graph.to("cpu")
     assert moved.schema == small_graph.schema
@@ -101,7 +108,11 @@ def test_sources() -> None:
 
 def test_a_knowledge_graph() -> None:
     triples = TripleSet(
-        torch.tensor([[0, 1, 2], [2, 0, 1]]), torch.tensor([[0, 0, 1]]), torch.zeros(0, 3), ("a", "b", "c"), ("r", "s")
+        torch.tensor([[0, 1, 2], [2, 0, 1]]),
+        torch.tensor([[0, 0, 1]]),
+        torch.zeros(0, 3).long(),
+        ("a", "b", "c"),
+        ("r", "s"),
     )
     graph = MultimodalGraph.from_triples(
         triples,

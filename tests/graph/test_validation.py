@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from hgmm.dgl_compat import dgl
 from hgmm.errors import SchemaError
 from hgmm.graph import GraphSchema, MultimodalGraph
 from hgmm.graph.validation import graph_problems
+from hgmm.typing import TripleSet
 
 
 def put(key: str, value: Any) -> Callable[[Any], None]:
@@ -73,6 +75,57 @@ def test_ids_and_names(small_graph: MultimodalGraph) -> None:
     assert "node type 'item': id 'a' stands for 12 nodes" in text
     assert "node_ids['user']: 1 entries for 4 nodes" in text
     assert "node_names['item']: 1 entries for 12 nodes" in text
+
+
+def test_ids_are_text_and_of_known_types(small_graph: MultimodalGraph) -> None:
+    with pytest.raises(SchemaError) as caught:
+        MultimodalGraph(
+            small_graph.g,
+            small_graph.schema,
+            node_ids={"item": list(range(12)), "itm": ["a"]},
+            node_names={"user": ["a", "b", None, ["c"]], "shop": []},
+        )
+    text = str(caught.value)
+    assert "not text (14)" in text
+    assert "node_ids['item']: must hold text, got 0" in text
+    assert "node_names['user']: must hold text, got None" in text
+    assert "node_ids: unknown node type 'itm'; known: item, user. Did you mean 'item'?" in text
+    assert "node_names: unknown node type 'shop'" in text
+
+
+def test_edges_lead_to_nodes(small_graph: MultimodalGraph) -> None:
+    ends = {etype: small_graph.g.edges(etype=etype) for etype in small_graph.schema.canonical_etypes}
+    src, dst = ends["user", "buys", "item"]
+    ends["user", "buys", "item"] = (torch.cat([torch.tensor([-7]), src[1:]]), dst)
+    g = dgl.heterograph(ends, num_nodes_dict={"item": 12, "user": 4})
+    schema = GraphSchema(small_graph.schema.ntypes, small_graph.schema.canonical_etypes, {})
+    with pytest.raises(SchemaError, match=r"'buys', 'item'\) source: ids go from -7 to 3, 'user' has 4 nodes"):
+        MultimodalGraph(g, schema)
+
+
+ROWS = torch.tensor([[0, 1, 2], [2, 0, 1]])
+
+
+@pytest.mark.parametrize("split", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.tensor([[0, 0, 3]]), "tail: ids go from 3 to 3, known are 3"),
+        (torch.tensor([[-1, 0, 0]]), "head: ids go from -1 to -1, known are 3"),
+        (torch.tensor([[0, 2, 0]]), "relation: ids go from 2 to 2, known are 2"),
+        (torch.zeros(4), r"must be \(n, 3\) whole numbers, got \(4,\) torch.float32"),
+        (torch.zeros(1, 3), r"must be \(n, 3\) whole numbers, got \(1, 3\) torch.float32"),
+    ],
+)
+def test_triples_that_break_a_rule(split: int, rows: torch.Tensor, message: str) -> None:
+    parts = [ROWS, ROWS, ROWS]
+    parts[split] = rows
+    triples = TripleSet(parts[0], parts[1], parts[2], ("a", "b", "c"), ("r", "s"))
+    with pytest.raises(SchemaError, match=f"triples.{('train', 'val', 'test')[split]}.*{message}"):
+        MultimodalGraph.from_triples(triples)
+    good = MultimodalGraph.from_triples(TripleSet(ROWS, ROWS, ROWS, ("a", "b", "c"), ("r", "s")))
+    with pytest.raises(SchemaError, match=message):
+        MultimodalGraph(good.g, good.schema, triples=triples)
 
 
 def test_many_bad_cells_cost_ten_sentences(small_graph: MultimodalGraph) -> None:
