@@ -75,14 +75,20 @@ class FitResult:
 class Callback(Protocol):
     """Follows a run; every method may be left out by a subclass."""
 
+    # Type checkers take a method without any statement for abstract, hence the returns.
+
     def on_fit_start(self, trainer: Trainer, graph: MultimodalGraph) -> None:
         """Run before the first epoch; ``trainer.history`` holds the epochs of a resumed run."""
+        return
 
     def on_step(self, step: int, num_steps: int) -> None:
         """Run after step `step` of an epoch, counted from 1."""
+        return
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         """Run after an epoch and its validation."""
+        return
 
     def on_fit_end(self, result: FitResult) -> None:
         """Run at the end, also after an interruption."""
+        return
