@@ -1,4 +1,4 @@
-"""Types of configuration fields, checked when a configuration is made."""
+"""Types of configuration fields and of a model's options, checked when a configuration is made."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ from typing import Any
 
 from hgmm.errors import ConfigError
 
-__all__ = ["check_types"]
+__all__ = ["check_types", "check_value"]
 
 
 def check_types(config: Any, section: str) -> None:
     """Convert lists to tuples and whole numbers to floats where the field says so; refuse everything else."""
     for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        what, convert = _TYPES[str(entry.type)]
-        converted = convert(value)
-        if converted is _WRONG:
-            raise ConfigError(f"{section}.{entry.name}: must be {what}, got {value!r}")
+        converted = check_value(f"{section}.{entry.name}", entry.type, getattr(config, entry.name))
         object.__setattr__(config, entry.name, converted)
+
+
+def check_value(where: str, annotation: Any, value: Any) -> Any:
+    """Return a value converted to its annotation; one that is not among the simple ones here allows everything."""
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    if name not in _TYPES:
+        return value
+    what, convert = _TYPES[name]
+    converted = convert(value)
+    if converted is _WRONG:
+        raise ConfigError(f"{where}: must be {what}, got {value!r}")
+    return converted
 
 
 _WRONG = object()
@@ -36,6 +44,10 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str) else _WRONG
 
 
+def _or_nothing(convert: Any) -> Any:
+    return lambda value: value if value is None else convert(value)
+
+
 def _list_of(convert: Any, value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return _WRONG
@@ -48,7 +60,10 @@ _TYPES: dict[str, tuple[str, Any]] = {
     "float": ("a number", _number),
     "bool": ("true or false", lambda value: value if isinstance(value, bool) else _WRONG),
     "str": ("a string", _text),
-    "str | None": ("a string or nothing", lambda value: value if value is None else _text(value)),
+    "int | None": ("a whole number or nothing", _or_nothing(_integer)),
+    "float | None": ("a number or nothing", _or_nothing(_number)),
+    "str | None": ("a string or nothing", _or_nothing(_text)),
+    "Sequence[str]": ("a list of strings", lambda value: _list_of(_text, value)),
     "tuple[int, ...]": ("a list of whole numbers", lambda value: _list_of(_integer, value)),
     "tuple[str, ...]": ("a list of strings", lambda value: _list_of(_text, value)),
 }

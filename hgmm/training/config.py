@@ -11,7 +11,7 @@ from typing import Any
 
 from hgmm.errors import ConfigError, unknown_name
 from hgmm.registry import MODELS
-from hgmm.training._fields import check_types
+from hgmm.training._fields import check_types, check_value
 from hgmm.training.schedule import SCHEDULERS
 
 __all__ = [
@@ -90,13 +90,14 @@ class ModelConfig:
         Raises
         ------
         ConfigError
-            If the model is unknown or its constructor does not take one of the options.
+            If the model is unknown, or its constructor does not take one of the options or its type.
         """
-        known = model_options(self.name)
-        for option in self.options:
+        known, options = _option_parameters(self.name), model_options(self.name)
+        for option, value in self.options.items():
             if option not in known:
                 raise ConfigError(f"model.{option}: {unknown_name(f'option of model {self.name!r}', option, known)}")
-        return ModelConfig(self.name, {**known, **self.options})
+            options[option] = check_value(f"model.{option}", known[option].annotation, value)
+        return ModelConfig(self.name, options)
 
 
 @dataclass(frozen=True)
@@ -324,8 +325,12 @@ def model_options(name: str) -> dict[str, Any]:
     ConfigError
         If there is no such model.
     """
-    parameters = inspect.signature(MODELS.get(name)).parameters.values()
-    return {entry.name: entry.default for entry in parameters if entry.kind is entry.KEYWORD_ONLY}
+    return {option: parameter.default for option, parameter in _option_parameters(name).items()}
+
+
+def _option_parameters(name: str) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(MODELS.get(name)).parameters
+    return {option: entry for option, entry in parameters.items() if entry.kind is entry.KEYWORD_ONLY}
 
 
 def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,12 @@ def test_lists_and_tuples_in_options_are_the_same() -> None:
 
 
 def test_whole_numbers_are_taken_for_floats() -> None:
-    config = TrainConfig(learning_rate=1)
-    assert isinstance(config.learning_rate, float)
+    assert isinstance(TrainConfig(learning_rate=1).learning_rate, float)
+    assert isinstance(ModelConfig("tiny", {"dropout": 0}).complete().options["dropout"], float)
+
+
+def test_options_of_types_that_are_not_simple_are_the_models_business() -> None:
+    assert ModelConfig("tiny", {"note": ["a", 3]}).complete().options["note"] == ["a", 3]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +64,16 @@ def test_whole_numbers_are_taken_for_floats() -> None:
             r"model.hiden_size: unknown option of model 'tiny' 'hiden_size'; known: dropout, hid",
         ),
         ({"model.name": "tinny"}, r"unknown model 'tinny'.*tiny"),
+        ({"model.hidden_size": "wide"}, r"model.hidden_size: must be a whole number, got 'wide'"),
+        ({"model.dropout": "x"}, r"model.dropout: must be a number, got 'x'"),
+        ({"model.name": "hgnn-ima", "model.ablate": "inf"}, r"model.ablate: must be a list of strings, got 'inf'"),
+        ({"model.name": "hgnn-ima", "model.temperature": [1]}, r"model.temperature: must be a number or nothing, got"),
+        ({"model.name": "hgnn-ima", "model.use_norm": "no"}, r"model.use_norm: must be true or false, got 'no'"),
         ({"model.name": 3}, r"model.name: must be a string, got 3"),
         ({"train": 5}, r"section 'train': must be a mapping, got 5"),
     ],
 )
-def test_unknown_keys(settings: dict[str, Any], match: str) -> None:
+def test_wrong_settings(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         RunConfig.resolve(None, None, {**TINY, **settings})
 

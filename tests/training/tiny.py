@@ -20,7 +20,9 @@ class TinyClassifier(nn.Module):
 
     tasks = ("node-classification",)
 
-    def __init__(self, schema: GraphSchema, *, hidden_size: int = 8, dropout: float = 0.5, note: str = "") -> None:
+    def __init__(
+        self, schema: GraphSchema, *, hidden_size: int = 8, dropout: float = 0.5, note: str | list[str] = ""
+    ) -> None:
         super().__init__()
         self.schema = schema
         self._args = {"hidden_size": hidden_size, "dropout": dropout, "note": note}
