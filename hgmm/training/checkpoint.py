@@ -23,6 +23,7 @@ from hgmm.training._files import read_json, read_tensors, write_json, write_tens
 
 __all__ = [
     "Checkpoint",
+    "has_checkpoint",
     "load_checkpoint",
     "optimizer_tensors",
     "random_state",
@@ -57,6 +58,11 @@ class Checkpoint:
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Say whether a folder has a whole checkpoint."""
+    return (folder / STATE).exists()
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, number: int) -> None:
     """Write a checkpoint and remove the one before.
 
@@ -65,14 +71,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, number: int) -> Non
     folder : Path
         Made if needed.
     checkpoint : Checkpoint
-        What to write. The file of the best weights is written only when `best_epoch` has changed.
+        What to write. The file of the best weights is written only when the checkpoint before names another one.
     number : int
         Differs from that of the checkpoint before.
     """
     current = f"state-{number:08d}.safetensors"
     write_tensors(folder / current, checkpoint.tensors)
     best = f"best-{checkpoint.best_epoch:06d}.safetensors" if checkpoint.best_epoch else None
-    if best and not (folder / best).exists():
+    # A file that no checkpoint names may be left from a process that was killed before it wrote one.
+    if best and not (has_checkpoint(folder) and read_json(folder / STATE)["best"] == best):
         write_tensors(folder / best, checkpoint.best)
     state = {
         "format_version": FORMAT_VERSION,
@@ -101,7 +108,7 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, int] | None:
     DataError
         If it was written by another version or a file of it is missing or broken.
     """
-    if not (folder / STATE).exists():
+    if not has_checkpoint(folder):
         return None
     state = read_json(folder / STATE)
     if state.get("format_version") != FORMAT_VERSION:

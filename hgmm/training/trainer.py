@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from hgmm.dgl_compat import dgl
-from hgmm.errors import ConfigError, SchemaError
+from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph import MultimodalGraph
 from hgmm.training.checkpoint import (
     Checkpoint,
+    has_checkpoint,
     load_checkpoint,
     optimizer_tensors,
     random_state,
@@ -60,6 +61,7 @@ class _Progress:
     best_epoch: int = 0
     patience_value: float | None = None
     patience_epoch: int = 0
+    validated_epoch: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     peak_memory_mib: float = 0.0
@@ -148,7 +150,8 @@ class Trainer:
         SchemaError
             If the graph has no training nodes.
         ConfigError
-            If the loss stops being finite, or if there is no folder to resume.
+            If a loss stops being finite, the task monitors a figure that it does not give, there is no folder to
+            resume, or the folder has a checkpoint and shall not be resumed.
         """
         self._check(graph, resume)
         with _threads(self.config.num_threads):
@@ -175,6 +178,10 @@ class Trainer:
             raise SchemaError(f"Trainer.fit graph: {graph.name!r} has no training nodes; give it a train_mask")
         if resume and self.run_dir is None:
             raise ConfigError("Trainer.fit resume: must come with a run_dir, got None; give the Trainer the folder")
+        if not resume and self.run_dir is not None and has_checkpoint(self.run_dir / "checkpoint"):
+            raise ConfigError(
+                f"Trainer.fit resume: {self.run_dir} has a checkpoint, got False; resume it or choose another run_dir"
+            )
 
     def _optimizer(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -207,11 +214,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             loss, terms = self.task.loss(self.model(*batch.inputs), batch.target)
             value = float(loss.detach())
-            if not math.isfinite(value):
-                raise ConfigError(
-                    f"Trainer.fit: the loss of epoch {progress.epoch} is {value}; lower train.learning_rate or set "
-                    "train.gradient_clip"
-                )
+            _check_finite(value, f"the loss of epoch {progress.epoch}")
             loss.backward()  # type: ignore[no-untyped-call]
             if self.config.gradient_clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -232,7 +235,10 @@ class Trainer:
         progress = self._progress
         due = progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs
         figures = evaluate(self.model, self.task, val) if due and val.num_nodes else {}
-        self._judge(figures, validates=bool(val.num_nodes))
+        if figures:
+            _check_finite(figures["loss"], f"the validation loss of epoch {progress.epoch}")
+        if figures or not val.num_nodes:
+            self._judge(figures)
         seconds = progress.epoch_seconds + time.perf_counter() - started
         record = EpochRecord(
             progress.epoch, progress.loss_sum, figures, seconds, progress.learning_rate, dict(progress.term_sums)
@@ -245,26 +251,37 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_end(record)
 
-    def _judge(self, figures: Mapping[str, float], *, validates: bool) -> None:
-        """Keep the weights if they are the best so far, and note progress for early stopping."""
+    def _judge(self, figures: Mapping[str, float]) -> None:
+        """Keep the weights if they are the best so far, and note progress for early stopping.
+
+        Without figures, because there are no validation nodes, the weights are kept.
+        """
         progress = self._progress
-        if validates and not figures:
+        if not figures:
+            self._keep_weights()
             return
+        progress.validated_epoch = progress.epoch
+        for name, _ in (self.task.monitor, self.task.patience_monitor):
+            if name not in figures:
+                raise ConfigError(f"Trainer.fit task: it monitors an {unknown_name('figure', name, figures)}")
         name, direction = self.task.monitor
-        value = figures.get(name)
-        best = progress.best_value
-        if best is None or value is None or value == best or _better(value, best, direction):
-            progress.best_value, progress.best_epoch = value, progress.epoch
-            self._best = {key: entry.detach().cpu().clone() for key, entry in self.model.state_dict().items()}
+        value, best = figures[name], progress.best_value
+        if best is None or value == best or _better(value, best, direction):
+            progress.best_value = value
+            self._keep_weights()
         name, direction = self.task.patience_monitor
-        value, best = figures.get(name), progress.patience_value
-        if value is not None and (best is None or _better(value, best, direction)):
+        value, best = figures[name], progress.patience_value
+        if best is None or _better(value, best, direction):
             progress.patience_value, progress.patience_epoch = value, progress.epoch
 
+    def _keep_weights(self) -> None:
+        self._progress.best_epoch = self._progress.epoch
+        self._best = {key: entry.detach().cpu().clone() for key, entry in self.model.state_dict().items()}
+
     def _out_of_patience(self) -> bool:
-        progress = self._progress
-        waited = progress.epoch - 1 - progress.patience_epoch
-        return bool(self.config.patience and progress.patience_epoch and waited >= self.config.patience)
+        # Epochs without validation prove nothing, so the wait ends at a validated one.
+        waited = self._progress.validated_epoch - self._progress.patience_epoch
+        return bool(self.config.patience and waited >= self.config.patience)
 
     def _finished(self) -> bool:
         return self._progress.epoch > self.config.epochs or self._out_of_patience()
@@ -327,7 +344,7 @@ class Trainer:
         if finished and len(graph.test_idx):
             loader = make_loader(graph, graph.test_idx, self.config, device=self.device, training=False)
             test = evaluate(self.model, self.task, loader)
-            test.pop("loss")
+            _check_finite(test.pop("loss"), "the test loss")
         nodes = train.num_nodes * len(progress.history)
         return FitResult(
             epochs=self.history,
@@ -342,6 +359,11 @@ class Trainer:
 
 def _better(value: float, best: float, direction: str) -> bool:
     return value > best if direction == "max" else value < best
+
+
+def _check_finite(loss: float, what: str) -> None:
+    if not math.isfinite(loss):
+        raise ConfigError(f"Trainer.fit: {what} is {loss}; lower train.learning_rate or set train.gradient_clip")
 
 
 @contextlib.contextmanager

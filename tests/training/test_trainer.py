@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import MultimodalGraph
 from hgmm.training import Callback, EpochRecord, FitResult, NodeClassificationTask, TrainConfig, Trainer
+from hgmm.training.checkpoint import load_checkpoint
 from hgmm.training.trainer import seed_everything
 from hgmm.typing import NodeOutput
 from tests.training.tiny import TinyClassifier
@@ -195,6 +196,11 @@ def test_evaluation_may_be_rarer(graph: MultimodalGraph) -> None:
     assert result.best_epoch == 2
 
 
+def test_the_wait_ends_only_where_there_was_a_validation(graph: MultimodalGraph) -> None:
+    result = scripted(graph, [1, 5, 1, 9, 1, 9, 1, 9, 1, 9], NodeClassificationTask(), patience=1, eval_every=2)
+    assert (len(result.epochs), result.best_epoch) == (6, 6)
+
+
 def test_without_validation_nodes_the_last_weights_are_kept(graph: MultimodalGraph) -> None:
     graph.g.nodes["item"].data["val_mask"] = torch.zeros(90, dtype=torch.bool)
     result = scripted(graph, [9, 8, 7], NodeClassificationTask(), patience=1)
@@ -292,6 +298,62 @@ def test_threads_are_as_asked_and_then_as_before(graph: MultimodalGraph) -> None
     assert torch.get_num_threads() == before
 
 
+def test_old_weights_do_not_get_into_a_new_run(graph: MultimodalGraph, tmp_path: Path) -> None:
+    first = make(graph, dataclasses.replace(FULL, epochs=1, seed=1), run_dir=tmp_path)
+    first.fit(graph)
+    with pytest.raises(ConfigError, match=r"has a checkpoint, got False; resume it or choose another run_dir"):
+        make(graph, FULL, run_dir=tmp_path).fit(graph)
+    (tmp_path / "checkpoint" / "state.json").unlink()
+    second = make(graph, dataclasses.replace(FULL, epochs=1), run_dir=tmp_path)
+    assert second.fit(graph, resume=True).best_epoch == first.best_epoch
+    found = load_checkpoint(tmp_path / "checkpoint")
+    assert found is not None
+    assert all(torch.equal(value, found[0].best[name]) for name, value in second.model.state_dict().items())
+
+
+class Diverging(Callback):
+    """Spoils the weights after a step, as the last update of an epoch may."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def on_fit_start(self, trainer: Trainer, graph: MultimodalGraph) -> None:
+        self.model = trainer.model
+
+    def on_step(self, step: int, num_steps: int) -> None:
+        self.left -= 1
+        if not self.left:
+            with torch.no_grad():
+                for parameter in self.model.parameters():
+                    parameter.fill_(float("nan"))
+
+
+def test_weights_that_are_no_numbers_are_never_the_best(graph: MultimodalGraph, tmp_path: Path) -> None:
+    trainer = make(graph, FULL, run_dir=tmp_path, callbacks=[Diverging(3)])
+    with pytest.raises(ConfigError, match=r"the validation loss of epoch 3 is nan; lower train.learning_rate"):
+        trainer.fit(graph)
+    assert len(trainer.history) == 2
+    found = load_checkpoint(tmp_path / "checkpoint")
+    assert found is not None
+    assert found[0].best_epoch in (1, 2)
+    assert all(value.isfinite().all() for value in found[0].best.values())
+
+
+def diverge_unseen(graph: MultimodalGraph, tmp_path: Path) -> None:
+    graph.g.nodes["item"].data["val_mask"] = torch.zeros(90, dtype=torch.bool)
+    make(graph, FULL, callbacks=[Diverging(8)]).fit(graph)
+
+
+class Misspelt(NodeClassificationTask):
+    def __init__(self) -> None:
+        super().__init__()
+        self.monitor = ("micro_f", "max")
+
+
+def no_such_figure(graph: MultimodalGraph, tmp_path: Path) -> None:
+    Trainer(TinyClassifier(graph.schema), Misspelt(), FULL).fit(graph)
+
+
 def no_train(graph: MultimodalGraph, tmp_path: Path) -> None:
     graph.g.nodes["item"].data["train_mask"] = torch.zeros(90, dtype=torch.bool)
     make(graph, FULL).fit(graph)
@@ -309,6 +371,8 @@ def diverge(graph: MultimodalGraph, tmp_path: Path) -> None:
     [
         (no_train, SchemaError, r"graph: 'tiny' has no training nodes"),
         (diverge, ConfigError, r"the loss of epoch 1 is nan; lower train.learning_rate"),
+        (diverge_unseen, ConfigError, r"the test loss is nan; lower train.learning_rate"),
+        (no_such_figure, ConfigError, r"task: it monitors an unknown figure 'micro_f'; known: accuracy, loss"),
         (lambda graph, _: make(graph, FULL).fit(graph, resume=True), ConfigError, r"resume: .*run_dir, got None"),
         (
             lambda graph, _: make(graph, dataclasses.replace(FULL, device="cuda:99")),
