@@ -18,10 +18,21 @@ __all__ = ["read_json", "read_tensors", "write_bytes", "write_json", "write_tens
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
-    sync_folder(path.parent)
+    """Write a file so that a reader sees the old content or the new, never a part; missing folders are made.
+
+    Raises
+    ------
+    DataError
+        If the system refuses: no room, no right, no such device.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path}: it cannot be written ({error.strerror or error}); make room for it or choose another folder"
+        ) from error
 
 
 def write_json(path: Path, data: Any) -> None:

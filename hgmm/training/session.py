@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -20,7 +21,7 @@ from hgmm.training.config import RunConfig
 from hgmm.training.config_file import read_config, write_config
 from hgmm.training.interrupts import Interrupted, stop_signals
 from hgmm.training.predictions import labelled_table
-from hgmm.training.progress import Callback, FitResult
+from hgmm.training.progress import Callback, EpochRecord, FitResult
 from hgmm.training.run_record import RECORD, RunRecord, aggregate, source_commit, versions
 from hgmm.training.task import NodeClassificationTask
 from hgmm.training.trained_run import CONFIG, DESCRIPTION, describe_model, load_run
@@ -64,13 +65,25 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
 
 
 def new_run_dir(config: RunConfig, *, parent: str | Path = "runs") -> Path:
-    """Return a folder name that is not taken: ``runs/<dataset>-<model>-<YYYYmmdd-HHMMSS>``."""
+    """Make a folder ``runs/<dataset>-<model>-<YYYYmmdd-HHMMSS>`` that no other process gets.
+
+    Raises
+    ------
+    DataError
+        If it cannot be made.
+    """
     stem = f"{datasets.info(config.data.dataset).name}-{config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, number = Path(parent) / stem, 1
-    while path.exists():
-        number += 1
-        path = Path(parent) / f"{stem}-{number}"
-    return path
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = Path(parent) / f"{stem}-{number}"
+        except OSError as error:
+            raise DataError(f"run folder {path}: it cannot be made ({error.strerror}); name another one") from error
+        else:
+            return path
 
 
 def load_data(config: RunConfig) -> MultimodalGraph:
@@ -152,6 +165,7 @@ def train_run(
     write_config(run_dir / CONFIG, config.to_dict())
     record = _started(config)
     record.save(run_dir)
+    trainer = None
     try:
         graph = load_data(config) if graph is None else graph
         model = build_model(config, graph)
@@ -167,12 +181,14 @@ def train_run(
             data=description["source"],
         )
         record.save(run_dir)
-        return _train(record, config, model, graph, run_dir, resume=resume, callbacks=callbacks)
+        task = NodeClassificationTask.from_config(config.train)
+        trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
+        return _train(record, trainer, graph, run_dir, resume=resume)
     except Interrupted:
         raise
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        dataclasses.replace(record, status=status).save(run_dir)
+        epochs = [] if trainer is None else trainer.history
+        _save_stopped(dataclasses.replace(record, epochs=_plain_epochs(epochs)), run_dir, error)
         raise
 
 
@@ -203,26 +219,25 @@ def train_runs(
     Raises
     ------
     ConfigError
-        If `runs` is below 1; and as `train_run`.
+        If `runs` is below 1 or leads to a seed that is too large; and as `train_run`.
     """
     if runs < 1:
         raise ConfigError(f"train_runs runs: must be at least 1, got {runs!r}")
     run_dir = Path(run_dir)
     config = _resumed_config(config, run_dir, several=True) if resume else _fresh_config(config, run_dir)
+    trains = [dataclasses.replace(config.train, seed=config.train.seed + number) for number in range(runs)]
     write_config(run_dir / CONFIG, config.to_dict())
     record = _started(config)
     record.save(run_dir)
     records = []
     try:
         graph = load_data(config)
-        for seed in range(config.train.seed, config.train.seed + runs):
-            one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
-            folder = run_dir / f"seed-{seed}"
+        for train in trains:
+            one, folder = dataclasses.replace(config, train=train), run_dir / f"seed-{train.seed}"
             going_on = resume and (folder / CONFIG).exists()
             records.append(train_run(one, run_dir=folder, resume=going_on, callbacks=callbacks, graph=graph))
     except BaseException as error:
-        status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
-        dataclasses.replace(record, status=status).save(run_dir)
+        _save_stopped(record, run_dir, error)
         if isinstance(error, Interrupted):
             raise Interrupted(error.signal, run_dir) from error
         raise
@@ -286,18 +301,14 @@ def _started(config: RunConfig) -> RunRecord:
     )
 
 
-def _train(
-    record: RunRecord,
-    config: RunConfig,
-    model: nn.Module,
-    graph: MultimodalGraph,
-    run_dir: Path,
-    *,
-    resume: bool,
-    callbacks: Sequence[Callback],
-) -> RunRecord:
-    task = NodeClassificationTask.from_config(config.train)
-    trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
+def _save_stopped(record: RunRecord, run_dir: Path, error: BaseException) -> None:
+    status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+    # On a full disk this fails as well, and the first error is the one to show.
+    with contextlib.suppress(OSError):
+        dataclasses.replace(record, status=status).save(run_dir)
+
+
+def _train(record: RunRecord, trainer: Trainer, graph: MultimodalGraph, run_dir: Path, *, resume: bool) -> RunRecord:
     with stop_signals(trainer.request_stop) as signals:
         result = trainer.fit(graph, resume=resume)
     record = _with_result(record, result)
@@ -312,12 +323,16 @@ def _train(
     return record
 
 
+def _plain_epochs(epochs: Sequence[EpochRecord]) -> list[dict[str, Any]]:
+    return [{"epoch": entry.epoch, "loss": entry.loss, "val": entry.val} for entry in epochs]
+
+
 def _with_result(record: RunRecord, result: FitResult) -> RunRecord:
     return dataclasses.replace(
         record,
         status=result.status,
         best_epoch=result.best_epoch or None,
-        epochs=[{"epoch": entry.epoch, "loss": entry.loss, "val": entry.val} for entry in result.epochs],
+        epochs=_plain_epochs(result.epochs),
         test=result.test,
         seconds=result.seconds,
         peak_memory_mib=result.peak_memory_mib,

@@ -223,7 +223,7 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
         raise DataError(f"{path}: it holds several runs; name one of their folders: {', '.join(several)}")
     settings = read_config(path / CONFIG)
     if device is not None:
-        settings["train"]["device"] = device
+        settings = RunConfig.merge(settings, {"train.device": device})
     config = RunConfig.from_dict(settings)
     found = load_checkpoint(path / "checkpoint")
     if found is None or not found[0].best:

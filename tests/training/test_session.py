@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import itertools
 import json
 import os
 import re
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -24,12 +27,15 @@ from hgmm.training import (
     RunConfig,
     RunRecord,
     Trainer,
+    _files,
     configure,
+    load_run,
     new_run_dir,
     train_run,
     train_runs,
 )
 from hgmm.training.session import build_model
+from tests.training.test_trainer import Diverging
 from tests.training.tiny import TinyClassifier, make_graph
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
@@ -164,8 +170,53 @@ def test_a_failure_is_recorded_and_can_be_resumed(
 ) -> None:
     with pytest.raises(type(error)):
         train_run(config(), run_dir=tmp_path / "run", callbacks=[Fail(error)], graph=graph)
-    assert RunRecord.load(tmp_path / "run").status == status
+    record = RunRecord.load(tmp_path / "run")
+    assert (record.status, [entry["epoch"] for entry in record.epochs]) == (status, [1])
     assert train_run(run_dir=tmp_path / "run", resume=True, graph=graph).status == "done"
+
+
+def test_a_loss_that_is_no_number_leaves_a_run_that_can_be_used(graph: MultimodalGraph, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the validation loss of epoch 3 is nan"):
+        train_run(config(), run_dir=tmp_path / "run", callbacks=[Diverging(3)], graph=graph)
+    record = RunRecord.load(tmp_path / "run")
+    assert (record.status, len(record.epochs)) == ("failed", 2)
+    assert "NaN" not in (tmp_path / "run" / "record.json").read_text()
+    assert np.isfinite(load_run(tmp_path / "run").predict(graph).probabilities).all()
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Let files be written `after` times, then never again."""
+    write, written = _files.write_atomically, itertools.count(1)
+
+    def write_or_fail(path: Path, fill: Callable[[Path], object]) -> None:
+        if next(written) > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, fill)
+
+    monkeypatch.setattr(_files, "write_atomically", write_or_fail)
+
+
+@pytest.mark.parametrize("after", [0, 2, 5, 9])
+def test_a_full_disk_is_said_and_once_it_has_room_the_run_goes_on(
+    graph: MultimodalGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    whole = train_run(config(), run_dir=tmp_path / "whole", graph=graph)
+    with monkeypatch.context() as patch:
+        full_disk(patch, after=after)
+        with pytest.raises(DataError, match=r"run.*: it cannot be written \(No space left on device\); make room"):
+            train_run(config(), run_dir=tmp_path / "run", graph=graph)
+    again = train_run(
+        config(), run_dir=tmp_path / "run", resume=(tmp_path / "run" / "config.yaml").exists(), graph=graph
+    )
+    assert comparable(again) == comparable(whole)
+
+
+def test_a_run_folder_that_cannot_be_made(graph: MultimodalGraph, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/run/config.yaml: it cannot be written \(Not a directory\)"):
+        train_run(config(), run_dir=tmp_path / "file" / "run", graph=graph)
+    with pytest.raises(DataError, match=r"run folder .*file/emoji-.*: it cannot be made \(Not a directory\)"):
+        new_run_dir(configure(), parent=tmp_path / "file")
 
 
 def test_an_early_failure_is_recorded(tmp_path: Path) -> None:
@@ -259,6 +310,10 @@ def several_as_single(graph: MultimodalGraph, path: Path) -> None:
         (lambda graph, path: train_run(run_dir=path, resume=True), r"it has no config.yaml, so there is no run"),
         (lambda graph, path: train_runs(config(), runs=0, run_dir=path), r"runs: must be at least 1, got 0"),
         (
+            lambda graph, path: train_runs(config(train__seed=2**31 - 1), runs=2, run_dir=path),
+            r"train.seed: must be below 2\*\*31, got 2147483648",
+        ),
+        (
             lambda graph, path: train_run(
                 dataclasses.replace(config(), model=dataclasses.replace(config().model, options={"size": 3})),
                 run_dir=path,
@@ -346,6 +401,5 @@ def test_run_folders_are_named_after_what_they_hold(tmp_path: Path) -> None:
     first = new_run_dir(configure(), parent=tmp_path)
     assert re.fullmatch(r"emoji-hgnn-ima-\d{8}-\d{6}", first.name)
     for _ in range(3):
-        taken = new_run_dir(configure(), parent=tmp_path)
-        taken.mkdir()
-    assert len(list(tmp_path.iterdir())) == 3
+        assert new_run_dir(configure(), parent=tmp_path).is_dir()
+    assert len(list(tmp_path.iterdir())) == 4
