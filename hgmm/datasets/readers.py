@@ -60,16 +60,16 @@ def folder_task(path: Path) -> str:
     Raises
     ------
     DataError
-        As `marker`, or if ``schema.json`` is not JSON.
+        As `marker`, or if ``schema.json`` describes no saved graph.
     """
     kind = marker(path)
     knowledge = kind in TRIPLES
     if kind == "schema.json":
         try:
             saved = json.loads((path / kind).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path / kind}: is not JSON ({error}); import the data again") from error
-        knowledge = bool(saved.get("schema", {}).get("relations"))
+            knowledge = bool(saved["schema"]["relations"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path / kind}: describes no saved graph ({error!r}); import the data again") from error
     return "link-prediction" if knowledge else "node-classification"
 
 

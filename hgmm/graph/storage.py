@@ -31,6 +31,19 @@ NAME_FILE = "names.parquet"
 FORMAT = "hgmm-graph"
 VERSION = 1
 
+# What wrong content raises, a SchemaError and its like among the ValueErrors.
+DAMAGE = (
+    OSError,
+    SafetensorError,
+    pa.ArrowException,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def save_graph(graph: MultimodalGraph, path: str | os.PathLike[str]) -> Path:
     """Write a graph into a folder of its own.
@@ -40,7 +53,8 @@ def save_graph(graph: MultimodalGraph, path: str | os.PathLike[str]) -> Path:
     graph : MultimodalGraph
         Everything in its frames, its ids, names, transforms, source and triples are kept.
     path : path
-        The folder. It must not exist, or be empty, or hold a graph that was saved before, which is replaced.
+        The folder. It must not exist, or be empty, or hold nothing but a graph that was saved before, which is
+        replaced.
 
     Returns
     -------
@@ -50,16 +64,25 @@ def save_graph(graph: MultimodalGraph, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     DataError
-        If there is something else at `path`.
+        If there is something else at `path`, or it cannot be written.
 
     Notes
     -----
     The files are written into a temporary folder beside it, flushed to disk and renamed: a killed process leaves no
     half-written graph behind.
     """
-    folder = Path(path)
+    # A link is followed, so that its target is replaced and not the link.
+    folder = Path(path).resolve()
     if folder.exists() and not _replaceable(folder):
         raise DataError(f"save_graph path: {folder} holds something other than a saved graph; choose another folder")
+    try:
+        _save(graph, folder)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"save_graph path: {folder} cannot be written ({error}); choose another folder") from error
+    return Path(path)
+
+
+def _save(graph: MultimodalGraph, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.new")
     new.mkdir()
@@ -73,7 +96,6 @@ def save_graph(graph: MultimodalGraph, path: str | os.PathLike[str]) -> Path:
         _put_in_place(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return folder
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
@@ -93,12 +115,14 @@ def _put_in_place(new: Path, folder: Path) -> None:
 
 
 def _replaceable(folder: Path) -> bool:
+    """Say whether nothing is lost with the folder: it is empty, or a saved graph without files of anybody else."""
     if not folder.is_dir():
         return False
-    if not any(folder.iterdir()):
+    names = {entry.name for entry in folder.iterdir()}
+    if not names:
         return True
     try:
-        return bool(_read_description(folder)["format"] == FORMAT)
+        return names <= {SCHEMA_FILE, TENSOR_FILE, NAME_FILE} and _read_description(folder)["format"] == FORMAT
     except DataError:
         return False
 
@@ -180,7 +204,7 @@ def load_graph(path: str | os.PathLike[str]) -> MultimodalGraph:
         names = pa.parquet.read_table(folder / NAME_FILE).to_pandas()
         lists = {key: part["text"].tolist() for key, part in names.groupby(["what", "ntype"], sort=False)}
         return _rebuild(described, tensors, lists)
-    except (OSError, SafetensorError, pa.ArrowInvalid, KeyError, dgl.DGLError) as error:
+    except (*DAMAGE, dgl.DGLError) as error:
         raise DataError(f"{folder}: the saved graph is incomplete or damaged ({error}); import it again") from error
 
 

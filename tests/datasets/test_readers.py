@@ -46,9 +46,10 @@ def test_a_saved_knowledge_graph_serves_link_prediction(tmp_path: Path) -> None:
     assert folder_task(tmp_path / "saved") == "link-prediction"
 
 
-def test_a_schema_that_is_no_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "schema.json").write_text("{")
-    with pytest.raises(DataError, match=r"schema\.json: is not JSON"):
+@pytest.mark.parametrize("content", ["{", "[3]", "{}", '{"schema": 3}'])
+def test_a_schema_that_describes_nothing_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "schema.json").write_text(content)
+    with pytest.raises(DataError, match=r"schema\.json: describes no saved graph"):
         folder_task(tmp_path)
 
 

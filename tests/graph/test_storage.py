@@ -87,6 +87,31 @@ def test_a_saved_graph_is_replaced_and_nothing_else_is(tmp_path: Path, small_gra
         save_graph(small_graph, tmp_path / "thesis" / "chapter.txt")
     (tmp_path / "empty").mkdir()
     save_graph(small_graph, tmp_path / "empty")
+    (tmp_path / "empty" / "notes.txt").write_text("precious")
+    with pytest.raises(DataError, match=r"empty holds something other than a saved graph"):
+        save_graph(small_graph, tmp_path / "empty")
+    assert (tmp_path / "empty" / "notes.txt").read_text() == "precious"
+
+
+def test_a_link_and_the_current_folder_are_places_too(
+    tmp_path: Path, small_graph: MultimodalGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_graph(small_graph, tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    save_graph(small_graph.drop_modalities(["image"]), tmp_path / "link")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "out"]
+    assert (tmp_path / "link").is_symlink()
+    assert "image" not in load_graph(tmp_path / "out").schema.modality_names
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert save_graph(small_graph, ".") == Path()
+    assert load_graph(tmp_path / "here").name == "small"
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, small_graph: MultimodalGraph) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/out cannot be written \(.*\); choose another folder"):
+        save_graph(small_graph, tmp_path / "file" / "out")
 
 
 def test_a_failure_leaves_the_old_graph(
@@ -107,7 +132,7 @@ def test_a_failure_leaves_the_old_graph(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(PermissionError, match="not now"):
+    with pytest.raises(DataError, match=r"out cannot be written \(not now\); choose another folder"):
         save_graph(small_graph.drop_modalities(["image"]), tmp_path / "out")
     monkeypatch.undo()
     assert "image" in load_graph(tmp_path / "out").schema.modality_names
@@ -132,6 +157,12 @@ def test_damaged_and_missing_files(tmp_path: Path, small_graph: MultimodalGraph,
         ({"edge_data": [[["user", "buys", "item"], "when"]]}, r"incomplete or damaged \('edge.0'"),
         ({"version": 99}, r"schema.json: this hgmm reads version 1, got 99"),
         ({"num_nodes": {"item": 12, "user": 5}}, r"incomplete or damaged \(Expect number"),
+        ({"num_nodes": {"item": 12}}, r"incomplete or damaged \(.*user"),
+        ({"schema": None}, r"incomplete or damaged \('NoneType' object is not iterable"),
+        ({"schema": {"ntypes": ["item"]}}, r"incomplete or damaged \(.*'canonical_etypes' is missing"),
+        ({"source": 7}, r"incomplete or damaged \('int' object is not subscriptable"),
+        ({"node_data": "x"}, r"incomplete or damaged \(not enough values to unpack"),
+        ({"node_data": [["item", "text"]]}, r"incomplete or damaged \(graph 'small'"),
     ],
 )
 def test_descriptions_that_do_not_fit(
