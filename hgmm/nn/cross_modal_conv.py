@@ -169,7 +169,7 @@ class CrossModalConv(AttentionConv):
             torch.einsum("nmhe,mhde->nmhd", q, modal.expand(self.num_modalities, -1, -1, -1)),
             v,
             present=present,
-            lambda_weight=None if self.combine == "cross" else lambda_weight,
+            lambda_weight=None if lambda_weight is None or self.combine == "cross" else lambda_weight.to(k.dtype),
             combine=self.combine,
             align=self.align,
             gamma=self.gamma,

@@ -221,6 +221,20 @@ def test_lambda_sums_come_for_the_relations_asked_for() -> None:
     assert not sums[etype][:, [0, 2]].any()
 
 
+def test_mixed_precision_stays_near_full_precision() -> None:
+    layer = conv().float()
+    etype = ("user", "buys", "item")
+    h, weight = states(M, F, dtype=torch.float32), {etype: torch.ones(4, M)}
+    full = layer.propagate(graph(), h, presence(M), lambda_weight=weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = layer.propagate(graph(), h, presence(M), lambda_weight=weight)
+    torch.testing.assert_close(mixed.lambda_sums, full.lambda_sums, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(mixed.h, full.h, rtol=0.05, atol=0.05, check_dtype=False)
+    assert not torch.equal(mixed.h["item"], full.h["item"])
+    sum(x.float().square().sum() for x in mixed.h.values()).backward()
+    assert all(x.grad is None or x.grad.isfinite().all() for x in layer.parameters())
+
+
 def test_a_graph_may_lack_types_and_relations() -> None:
     etype = ("item", "v1.like", "item")
     part = dgl.heterograph({etype: EDGES[etype]}, num_nodes_dict={"item": 6})
