@@ -9,16 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hgmm.datasets.arrays import read_array, read_splits, relation_rows, whole_numbers, with_reverse
 from hgmm.datasets.base import DatasetInfo, OfficialFile, register
-from hgmm.datasets.official import (
-    Counts,
-    OfficialDataset,
-    RawGraph,
-    read_array,
-    read_splits,
-    relation_rows,
-    with_reverse,
-)
+from hgmm.datasets.official import Counts, OfficialDataset, RawGraph
 from hgmm.datasets.published import CITATION, MHGAT, TERMS, URL, settings, variant_settings
 from hgmm.datasets.synthetic import synthetic
 from hgmm.graph import DataSource, MultimodalGraph
@@ -79,7 +72,7 @@ class AmazonDataset(OfficialDataset):
         forward, _ = with_reverse(src, dst)
         to_review, to_item = with_reverse(*relation_rows(path, 2, rated, first=first, num_nodes=sizes))
         edges = {similar: forward, rated: to_review, ("review", "ri", "item"): to_item}
-        labels = read_array(folder / "labels.npy").astype(np.int64)
+        labels = whole_numbers(folder / "labels.npy", read_array(folder / "labels.npy"))
         return RawGraph(sizes, edges, labels, read_splits(folder / "train_val_test_idx_amaze.npz"))
 
     def stand_in(self, source: DataSource) -> MultimodalGraph:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hgmm.datasets.arrays import read_array, whole_numbers
 from hgmm.datasets.base import DatasetInfo, OfficialFile, register
-from hgmm.datasets.official import OfficialDataset, RawGraph, read_array
+from hgmm.datasets.official import OfficialDataset, RawGraph
 from hgmm.datasets.planted import IntArray
 from hgmm.datasets.published import CITATION, TERMS, URL, settings, variant_settings
 from hgmm.datasets.safe_pickle import load_pickled_array
@@ -60,7 +61,7 @@ class _CopurchaseDataset(OfficialDataset):
         rows = load_pickled_array(path)
         if rows.ndim != 2 or rows.shape[1] != 3:
             raise DataError(f"{path}: must be rows (head, tail, relation name), got shape {rows.shape}")
-        labels = read_array(folder / "item_labels.npy").astype(np.int64)
+        labels = whole_numbers(folder / "item_labels.npy", read_array(folder / "item_labels.npy"))
         ends = _whole_numbers(path, rows[:, :2], len(labels))
         names = rows[:, 2].astype(str)
         unknown = sorted(set(names.tolist()) - set(RELATIONS))
@@ -90,14 +91,19 @@ class _CopurchaseDataset(OfficialDataset):
 
 
 def _whole_numbers(path: Path, cells: np.ndarray[Any, np.dtype[Any]], count: int) -> IntArray:
-    try:
-        numbers = cells.astype(np.int64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: heads and tails must be whole numbers ({error})") from error
+    numbers = _integers(f"{path}: heads and tails", cells)
     outside = numbers[(numbers < 0) | (numbers >= count)]
     if len(outside):
         raise DataError(f"{path}: item numbers must be from 0 to {count - 1}, got {int(outside[0])}")
     return numbers
+
+
+def _integers(where: str, cells: Any) -> IntArray:
+    """Convert numbers, also such as are written as text, which the official code calls int on."""
+    try:
+        return np.asarray(cells).astype(np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{where} must be whole numbers ({error})") from error
 
 
 def _splits(path: Path) -> dict[str, IntArray]:
@@ -108,7 +114,7 @@ def _splits(path: Path) -> dict[str, IntArray]:
     missing = [f"{name}_idx" for name in SPLITS if f"{name}_idx" not in table]
     if missing:
         raise DataError(f"{path}: {missing[0]!r} is missing; found: {', '.join(sorted(map(str, table)))}")
-    return {name: np.asarray(table[f"{name}_idx"]).astype(np.int64) for name in SPLITS}
+    return {name: _integers(f"{path}: {name}_idx", table[f"{name}_idx"]) for name in SPLITS}
 
 
 @register

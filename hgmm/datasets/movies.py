@@ -8,15 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from hgmm.datasets.official import (
-    Counts,
-    OfficialDataset,
-    RawGraph,
-    read_array,
-    read_splits,
-    relation_rows,
-    with_reverse,
-)
+from hgmm.datasets.arrays import read_array, read_splits, relation_rows, whole_numbers, with_reverse
+from hgmm.datasets.official import Counts, OfficialDataset, RawGraph
 from hgmm.datasets.planted import IntArray
 from hgmm.datasets.synthetic import synthetic
 from hgmm.graph import DataSource, MultimodalGraph
@@ -67,7 +60,7 @@ class MovieDataset(OfficialDataset):
         for number, (forward, backward) in RELATIONS.items():
             src, dst = relation_rows(folder / self.edge_file, number, forward, first=first, num_nodes=sizes)
             edges[forward], edges[backward] = with_reverse(src, dst)
-        labels = read_array(folder / "labels.npy").astype(np.int64)
+        labels = whole_numbers(folder / "labels.npy", read_array(folder / "labels.npy"))
         return RawGraph(sizes, edges, labels, read_splits(folder / self.split_file))
 
     def stand_in(self, source: DataSource) -> MultimodalGraph:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import scipy.sparse
 import torch
 
+from hgmm.datasets.arrays import read_matrix
 from hgmm.datasets.base import Dataset, OfficialFile, check_published
 from hgmm.datasets.download import fetch_folder
 from hgmm.datasets.planted import IntArray
@@ -22,21 +21,7 @@ from hgmm.graph.files import file_sha256
 from hgmm.graph.schema import KINDS
 from hgmm.typing import CanonicalEtype
 
-__all__ = [
-    "Counts",
-    "OfficialDataset",
-    "RawGraph",
-    "read_array",
-    "read_matrix",
-    "read_splits",
-    "relation_rows",
-    "with_reverse",
-]
-
-
-SPLIT_KEYS = {"train": "train_idx", "val": "val_idx", "test": "test_idx"}
-
-A = TypeVar("A")
+__all__ = ["Counts", "OfficialDataset", "RawGraph"]
 
 
 class RawGraph(NamedTuple):
@@ -190,6 +175,12 @@ class OfficialDataset(Dataset):
 
     def _assemble(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
         raw = self.read_graph(folder)
+        expected = raw.num_nodes[str(self.info.target)]
+        if raw.labels.shape != (expected,):
+            raise DataError(
+                f"dataset {self.info.name}, labels: must be one for each of the {expected} nodes of type "
+                f"{self.info.target!r}, got the shape {raw.labels.shape}; {_again(self.info.name)}"
+            )
         g = dgl.heterograph(
             {etype: (torch.from_numpy(src), torch.from_numpy(dst)) for etype, (src, dst) in raw.edges.items()},
             num_nodes_dict=dict(raw.num_nodes),
@@ -233,134 +224,6 @@ def _put_labels(data: MutableMapping[str, torch.Tensor], raw: RawGraph, *, where
         mask = torch.zeros(total, dtype=torch.bool)
         mask[torch.from_numpy(index)] = True
         data[f"{name}_mask"] = mask
-
-
-def with_reverse(src: IntArray, dst: IntArray) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray]]:
-    """Return the edges without repetitions, sorted, and the same edges turned round."""
-    pairs = np.unique(np.stack([src, dst], axis=1), axis=0).astype(np.int64)
-    forward = (pairs[:, 0].copy(), pairs[:, 1].copy())
-    return forward, forward[::-1]
-
-
-def relation_rows(
-    path: Path, number: int, etype: CanonicalEtype, *, first: Mapping[str, int], num_nodes: Mapping[str, int]
-) -> tuple[IntArray, IntArray]:
-    """Read one relation of an edge file whose rows are (source, destination, relation).
-
-    Parameters
-    ----------
-    path : Path
-        A .npy file with ``(n, 3)`` whole numbers; node numbers run through all node types.
-    number : int
-        The relation.
-    etype : (str, str, str)
-        Its name here.
-    first : mapping of str to int
-        Number of the first node of each type.
-    num_nodes : mapping of str to int
-        Nodes of each type.
-
-    Returns
-    -------
-    src, dst : ndarray
-        ``(E,)`` int64 numbers inside the types, as often as the file has them.
-
-    Raises
-    ------
-    DataError
-        If the file has another form, or an end is not of its type.
-    """
-    rows = read_array(path)
-    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype.kind not in "iu":
-        raise DataError(f"{path}: must be whole numbers of shape (n, 3), got {rows.shape} {rows.dtype}")
-    of_kind = rows[rows[:, 2] == number].astype(np.int64)
-    ends = []
-    for column, ntype in ((0, etype[0]), (1, etype[2])):
-        end = of_kind[:, column] - first[ntype]
-        outside = np.flatnonzero((end < 0) | (end >= num_nodes[ntype]))
-        if len(outside):
-            raise DataError(
-                f"{path}: the ends of relation {number} ({etype[1]}) must be nodes {first[ntype]} to "
-                f"{first[ntype] + num_nodes[ntype] - 1} ({ntype}), got {of_kind[outside[0], column]}; fetch it again"
-            )
-        ends.append(end)
-    return ends[0], ends[1]
-
-
-def read_array(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
-    """Read one array of numbers from a .npy file; a pickle inside is refused.
-
-    Raises
-    ------
-    DataError
-        If the file is no such array.
-    """
-    values = _numpy(path, lambda: np.load(path, allow_pickle=False))
-    if not isinstance(values, np.ndarray):
-        raise DataError(f"{path}: must be a .npy file with one array, got an archive of {values.files}")
-    return values
-
-
-def read_splits(path: Path) -> dict[str, IntArray]:
-    """Read ``train_idx``, ``val_idx`` and ``test_idx`` from a .npz file.
-
-    Raises
-    ------
-    DataError
-        If the file is unreadable or lacks one of them.
-    """
-    with _archive(path) as archive:
-        for key in SPLIT_KEYS.values():
-            if key not in archive.files:
-                raise DataError(f"{path}: array {key!r} is missing; found: {', '.join(sorted(archive.files))}")
-        return {name: archive[key].astype(np.int64) for name, key in SPLIT_KEYS.items()}
-
-
-def read_matrix(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Read features: a .npy array, a .npz archive with the key ``feature``, or a sparse matrix as SciPy saves it.
-
-    Returns
-    -------
-    ndarray
-        ``(N, width)`` float32. One dimension is read as one column.
-
-    Raises
-    ------
-    DataError
-        If the file is none of these.
-    """
-    if path.suffix == ".npy":
-        return _two_dimensional(path, read_array(path))
-    with _archive(path) as archive:
-        if "indptr" in archive.files:
-            sparse = _numpy(path, lambda: scipy.sparse.load_npz(path))
-            return np.asarray(sparse.astype(np.float32).toarray())
-        if "feature" not in archive.files:
-            raise DataError(
-                f"{path}: must hold the array 'feature' or a sparse matrix, found: {', '.join(sorted(archive.files))}"
-            )
-        return _two_dimensional(path, _numpy(path, lambda: archive["feature"]))
-
-
-def _two_dimensional(path: Path, values: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    values = values[:, None] if values.ndim == 1 else values
-    if values.ndim != 2 or values.dtype.kind not in "biuf":
-        raise DataError(f"{path}: must be a matrix of numbers, got shape {values.shape}, dtype {values.dtype}")
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _archive(path: Path) -> Any:
-    values = _numpy(path, lambda: np.load(path, allow_pickle=False))
-    if isinstance(values, np.ndarray):
-        raise DataError(f"{path}: must be a .npz archive, got one array of shape {values.shape}")
-    return values
-
-
-def _numpy(path: Path, read: Callable[[], A]) -> A:
-    try:
-        return read()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read as numpy data ({error}); fetch the file again") from error
 
 
 def _again(name: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hgmm.datasets.official import read_matrix
+from hgmm.datasets.arrays import read_matrix
 from hgmm.datasets.planted import IntArray
 from hgmm.errors import DataError, Problem, first_problems, raise_problems
 from hgmm.graph import DataSource, MultimodalGraph

@@ -83,6 +83,11 @@ def splits(folder: Path, content: object) -> None:
         (lambda f: splits(f, [1]), r"must hold a dict, got an array of shape \(\)"),
         (lambda f: splits(f, {"train_idx": [0], "val_idx": [1]}), "'test_idx' is missing; found: train_idx, val_idx"),
         (lambda f: splits(f, {"train_idx": {0}}), "its pickle holds a set"),
+        (lambda f: table(f, [[0, 10**30, "also_bought"]]), "heads and tails must be whole numbers"),
+        (
+            lambda f: splits(f, {"train_idx": [0], "val_idx": ["x"], "test_idx": [1]}),
+            r"val_idx must be whole numbers \(.*'x'",
+        ),
     ],
 )
 def test_damaged_files_are_named(folder: Path, spoil: Callable[[Path], None], message: str) -> None:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse
 
 from hgmm.datasets import load
-from hgmm.datasets.official import read_array, read_matrix, read_splits, relation_rows, with_reverse
 from hgmm.errors import DataError
 from hgmm.registry import DATASETS
 from tests.datasets.official_files import write_matrix, write_movies
@@ -112,6 +110,18 @@ def test_other_numbers_than_published_are_refused(douban: Path) -> None:
         load("douban", root=douban)
 
 
+def test_there_is_a_label_for_each_node(douban: Path) -> None:
+    path = douban / "hgnn-ima" / "douban" / "labels.npy"
+    labels = np.load(path)
+    for wrong, shape in ((labels[:-1], r"\(1887,\)"), (labels[:, None], r"\(1888, 1\)")):
+        np.save(path, wrong)
+        with pytest.raises(DataError, match=f"one for each of the 1888 nodes of type 'movie', got the shape {shape}"):
+            load("douban", root=douban)
+    np.save(path, labels + 0.5)
+    with pytest.raises(DataError, match=r"labels\.npy: must be whole numbers, got [01]\.5"):
+        load("douban", root=douban)
+
+
 def test_a_split_must_belong_to_the_labels(douban: Path) -> None:
     path = douban / "hgnn-ima" / "douban" / "train_val_test_idx_929.npz"
     parts = dict(np.load(path))
@@ -119,68 +129,3 @@ def test_a_split_must_belong_to_the_labels(douban: Path) -> None:
     np.savez(path, **parts)
     with pytest.raises(DataError, match="split 'test': node numbers must be from 0 to 1887, got 1888"):
         load("douban", root=douban)
-
-
-VALUES = np.array([[0.0, 1.5], [2.0, 0.0], [0.0, 0.0]])
-
-
-@pytest.mark.parametrize("kind", ["dense.npy", "dense.npz", "sparse.npz"])
-def test_a_matrix_is_read_from_each_published_form(tmp_path: Path, kind: str) -> None:
-    write_matrix(tmp_path / kind, VALUES, sparse=kind.startswith("sparse"))
-    values = read_matrix(tmp_path / kind)
-    assert values.dtype == np.float32
-    assert values.flags.c_contiguous
-    np.testing.assert_array_equal(values, VALUES)
-
-
-def test_one_dimension_is_one_column(tmp_path: Path) -> None:
-    np.save(tmp_path / "price.npy", np.arange(3))
-    assert read_matrix(tmp_path / "price.npy").shape == (3, 1)
-
-
-def test_what_is_no_matrix_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", features=VALUES)
-    with pytest.raises(DataError, match="must hold the array 'feature' or a sparse matrix, found: features"):
-        read_matrix(tmp_path / "a.npz")
-    np.save(tmp_path / "a.npy", np.zeros((2, 2, 2)))
-    with pytest.raises(DataError, match=r"must be a matrix of numbers, got shape \(2, 2, 2\), dtype float64"):
-        read_matrix(tmp_path / "a.npy")
-    np.save(tmp_path / "b.npy", np.array([["x"]]))
-    with pytest.raises(DataError, match="dtype <U1"):
-        read_matrix(tmp_path / "b.npy")
-    np.save(tmp_path / "c.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"c\.npy: cannot be read as numpy data \(.*allow_pickle"):
-        read_matrix(tmp_path / "c.npy")
-    (tmp_path / "d.npz").write_bytes(b"PK but no archive")
-    with pytest.raises(DataError, match=r"d\.npz: cannot be read as numpy data"):
-        read_matrix(tmp_path / "d.npz")
-    np.save(tmp_path / "e.npz.npy", VALUES)
-    (tmp_path / "e.npz.npy").rename(tmp_path / "e.npz")
-    with pytest.raises(DataError, match=r"e\.npz: must be a \.npz archive, got one array of shape \(3, 2\)"):
-        read_matrix(tmp_path / "e.npz")
-    scipy.sparse.save_npz(tmp_path / "f.npz", scipy.sparse.csr_matrix(VALUES))
-    with pytest.raises(DataError, match=r"f\.npz: must be a \.npy file with one array, got an archive of .*'indptr'"):
-        read_array(tmp_path / "f.npz")
-
-
-def test_splits_need_all_three_parts(tmp_path: Path) -> None:
-    np.savez(tmp_path / "s.npz", train_idx=[0], test_idx=[1])
-    with pytest.raises(DataError, match="array 'val_idx' is missing; found: test_idx, train_idx"):
-        read_splits(tmp_path / "s.npz")
-
-
-def test_relations_lose_their_offsets(tmp_path: Path) -> None:
-    path, etype = tmp_path / "rdf.npy", ("a", "ab", "b")
-    options = {"first": {"a": 0, "b": 3}, "num_nodes": {"a": 3, "b": 2}}
-    np.save(path, np.array([[0, 4, 0], [4, 0, 1], [2, 3, 0], [0, 4, 0]]))
-    src, dst = relation_rows(path, 0, etype, **options)
-    assert (src.tolist(), dst.tolist()) == ([0, 2, 0], [1, 0, 1])
-    forward, backward = with_reverse(src, dst)
-    assert [end.tolist() for end in forward] == [[0, 2], [1, 0]]
-    assert [end.tolist() for end in backward] == [[1, 0], [0, 2]]
-    np.save(path, np.array([[0, 5, 0]]))
-    with pytest.raises(DataError, match=r"relation 0 \(ab\) must be nodes 3 to 4 \(b\), got 5"):
-        relation_rows(path, 0, etype, **options)
-    np.save(path, np.array([[0, 5]]))
-    with pytest.raises(DataError, match=r"must be whole numbers of shape \(n, 3\), got \(1, 2\) int64"):
-        relation_rows(path, 0, etype, **options)
