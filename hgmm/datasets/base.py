@@ -171,9 +171,9 @@ def check_published(graph: MultimodalGraph, info: DatasetInfo) -> None:
     """
     found = statistics(graph)
     problems = [
-        Problem("other than published", key, f"published {value}, found {found[key]}")
+        Problem("other than published", key, f"published {value}, found {found.get(key, 'nothing of that name')}")
         for key, value in info.published.items()
-        if key in found and found[key] != value
+        if found.get(key) != value
     ]
     hint = f"Another version of the files? Get the published ones with: hgmm datasets fetch {info.name}"
     raise_problems(problems, where=f"dataset {info.name}", error=DataError, hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,10 @@ def synthetic(
     exponents = _table("degree_exponent", degree_exponent, etypes, default=2.3)
     affinity = _shares("homophily", homophily, etypes, default=0.7)
     _check_names(nodes, edges, widths, target=target, degrees=degrees or {})
+    if not 0.0 <= noise < math.inf:
+        raise ConfigError(f"synthetic noise: must be at least 0 and finite, got {noise}")
+    if seed < 0:
+        raise ConfigError(f"synthetic seed: must be at least 0, got {seed}")
     labelled = _class_counts(classes, nodes[target])
     rng = np.random.default_rng(seed)
     counts = list(labelled.values())
@@ -186,6 +191,11 @@ def _check_names(
     target: str,
     degrees: Mapping[str, int],
 ) -> None:
+    sizes = [("nodes", n, count, 0) for n, count in nodes.items()]
+    sizes += [("modalities", m, width, 1) for specs in modalities.values() for m, width in specs.items()]
+    for what, name, size, least in sizes:
+        if not isinstance(size, int | np.integer) or size < least:
+            raise ConfigError(f"synthetic {what}: {name!r} must be a whole number of at least {least}, got {size!r}")
     if not edges:
         raise ConfigError("synthetic edges: must hold at least one relation, got {}; DGL has no graph without any")
     ends = [("edges", end) for src, _, dst in edges for end in (src, dst)]
@@ -227,6 +237,11 @@ def _pairs(edges: Mapping[CanonicalEtype, int]) -> Iterator[tuple[CanonicalEtype
             continue
         given = (other for other in edges if other not in done and (other[0], other[2]) == (dst, src))
         reverse = next((other for other in given if edges[other] == num_edges), (dst, f"rev_{name}", src))
+        if edges.get(reverse, num_edges) != num_edges:
+            raise ConfigError(
+                f"synthetic edges: {reverse!r} must have as many edges as {etype!r}, whose reverse it is, got "
+                f"{edges[reverse]} and {num_edges}; give it another name"
+            )
         done |= {etype, reverse}
         yield etype, num_edges, reverse
 
@@ -298,13 +313,13 @@ def _put_labels(
     data: MutableMapping[str, torch.Tensor], labels: IntArray, split: Sequence[float], rng: np.random.Generator
 ) -> None:
     total = len(labels)
-    whole = all(isinstance(part, int) for part in split)
-    sizes = [int(part) if whole else int(part * total + 1e-9) for part in split]
-    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) > total:
+    whole = all(isinstance(part, int | np.integer) for part in split)
+    if len(split) != 3 or not all(part >= 0 for part in split) or sum(split) > (total if whole else 1 + 1e-9):
         raise ConfigError(
             f"synthetic split: must be three whole numbers of at most {total} in all, or three shares of at most 1 in "
             f"all, got {tuple(split)}"
         )
+    sizes = [int(part) if whole else int(part * total + 1e-9) for part in split]
     data["label"] = torch.from_numpy(labels)
     order = rng.permutation(total)
     for name, chosen in zip(("train", "val", "test"), np.split(order, np.cumsum(sizes)), strict=False):

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,10 +54,11 @@ def read_openke(path: Path) -> MultimodalGraph:
     for name in ("train2id.txt", "valid2id.txt", "test2id.txt"):
         rows = _numbered_triples(path / name, problems)
         for column, what, names in ((0, "head", entities), (1, "relation", relations), (2, "tail", entities)):
-            problems += _outside(name, rows[:, column], what, len(names))
+            if names is not None:
+                problems += _outside(name, rows[:, column], what, len(names))
         splits.append(torch.from_numpy(rows))
     raise_problems(problems, where=f"knowledge graph {path}", hint="Nothing was read; correct the files.")
-    return _graph(path, TripleSet(splits[0], splits[1], splits[2], tuple(entities), tuple(relations)))
+    return _graph(path, TripleSet(splits[0], splits[1], splits[2], tuple(entities or ()), tuple(relations or ())))
 
 
 def read_tsv(path: Path, train_file: str = "train.tsv") -> MultimodalGraph:
@@ -88,6 +90,9 @@ def read_tsv(path: Path, train_file: str = "train.tsv") -> MultimodalGraph:
     listed = path / "entities.txt"
     every = pd.concat(tables, ignore_index=True)
     entities = _lines(listed) if listed.is_file() else sorted(set(every[0]) | set(every[2]))
+    if listed.is_file():
+        problems += _name_problems(listed.name, entities)
+        raise_problems(problems, where=f"knowledge graph {path}", hint="Nothing was read; correct the files.")
     relations = sorted(set(every[1]))
     entity_index, relation_index = pd.Index(entities), pd.Index(relations)
     splits = []
@@ -186,7 +191,7 @@ def _scatter(
 def _lines(path: Path) -> list[str]:
     """Return the lines of a UTF-8 file; only line feeds end a line, since names may hold other separators."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file") from error
     except UnicodeDecodeError as error:
@@ -200,7 +205,7 @@ def _counted(path: Path, problems: list[Problem]) -> list[str]:
         problems.append(Problem("missing file", path.name, "there is no such file"))
         return []
     lines = [line for line in _lines(path) if line.strip()]
-    if not lines or not lines[0].strip().isdigit():
+    if not lines or not lines[0].strip().isdecimal():
         first = lines[0] if lines else ""
         problems.append(Problem("no count", f"{path.name} row 1", f"must be the number of rows, got {first[:80]!r}"))
         return []
@@ -209,23 +214,37 @@ def _counted(path: Path, problems: list[Problem]) -> list[str]:
     return lines[1:]
 
 
-def _vocabulary(path: Path, problems: list[Problem]) -> list[str]:
+def _name_problems(file: str, names: Sequence[str]) -> list[Problem]:
+    column = pd.Series(names, dtype=object)
+    empty = np.flatnonzero(column == "").tolist()
+    twice = np.flatnonzero(column.duplicated() & (column != "")).tolist()
+    return [
+        *first_problems("empty name", empty, lambda row: (f"{file} row {row + 1}", "an entity needs a name")),
+        *first_problems(
+            "duplicate id", twice, lambda row: (f"{file} row {row + 1}", f"{names[row]!r} stands in an earlier row")
+        ),
+    ]
+
+
+def _vocabulary(path: Path, problems: list[Problem]) -> list[str] | None:
+    """Return the names by id, or None after noting what is wrong."""
+    before = len(problems)
     lines = pd.Series(_counted(path, problems), dtype=object)
     if lines.empty:
-        return []
+        return [] if len(problems) == before else None
     parts = lines.str.rsplit(n=1, expand=True).reindex(columns=[0, 1])
     number = pd.to_numeric(parts[1], errors="coerce")
-    bad = np.flatnonzero(number.isna() | (number % 1 != 0)).tolist()
+    bad = np.flatnonzero(_not_whole(number)).tolist()
     problems += first_problems(
         "wrong row", bad, lambda row: (f"{path.name} row {row + 2}", f"must be 'name id', got {lines[row][:80]!r}")
     )
     if bad:
-        return []
+        return None
     order = number.to_numpy().astype(np.int64)
     if not np.array_equal(np.sort(order), np.arange(len(order))):
         text = f"must be 0 to {len(order) - 1}, each once; they go from {order.min()} to {order.max()}"
         problems.append(Problem("wrong ids", path.name, text))
-        return []
+        return None
     return [str(name) for name in parts[0].to_numpy()[np.argsort(order)]]
 
 
@@ -239,7 +258,7 @@ def _numbered_triples(path: Path, problems: list[Problem]) -> IntArray:
         return table[:, [0, 2, 1]].copy()
     cells = lines.str.split(expand=True).reindex(columns=range(4))
     numbers = cells[[0, 2, 1]].apply(pd.to_numeric, errors="coerce")
-    wrong = numbers.isna().any(axis=1) | (numbers % 1 != 0).any(axis=1) | cells[3].notna()
+    wrong = _not_whole(numbers).any(axis=1) | cells[3].notna()
     bad = np.flatnonzero(wrong).tolist()
     problems += first_problems(
         "wrong row",
@@ -247,6 +266,11 @@ def _numbered_triples(path: Path, problems: list[Problem]) -> IntArray:
         lambda row: (f"{path.name} row {row + 2}", f"must be 'head tail relation', got {lines[row][:80]!r}"),
     )
     return np.ascontiguousarray(numbers[~wrong].to_numpy().astype(np.int64))
+
+
+def _not_whole(numbers: Any) -> Any:
+    """Return where a Series or DataFrame holds no whole number that fits int64."""
+    return numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= 2.0**63)
 
 
 def _whole_numbers(lines: pd.Series[str]) -> IntArray | None:
@@ -265,9 +289,8 @@ def _whole_numbers(lines: pd.Series[str]) -> IntArray | None:
 
 def _outside(file: str, numbers: IntArray, what: str, count: int) -> list[Problem]:
     bad = np.flatnonzero((numbers < 0) | (numbers >= count)).tolist()
-    return first_problems(
-        "unknown id", bad, lambda row: (f"{file} row {row + 2}", f"{what} {numbers[row]}; known are 0 to {count - 1}")
-    )
+    known = f"known are 0 to {count - 1}" if count else "none is known"
+    return first_problems("unknown id", bad, lambda row: (f"{file} row {row + 2}", f"{what} {numbers[row]}; {known}"))
 
 
 def _named_triples(path: Path, problems: list[Problem]) -> pd.DataFrame:
@@ -280,7 +303,7 @@ def _named_triples(path: Path, problems: list[Problem]) -> pd.DataFrame:
         problems.append(Problem("empty file", path.name, "has no row"))
         return empty
     cells = lines.str.split("\t", expand=True).reindex(columns=range(4))
-    bad = np.flatnonzero(cells[2].isna() | cells[3].notna()).tolist()
+    bad = np.flatnonzero(cells[2].isna() | cells[3].notna() | (cells[[0, 1, 2]] == "").any(axis=1)).tolist()
     problems += first_problems(
         "wrong row",
         bad,

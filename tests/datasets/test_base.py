@@ -40,14 +40,15 @@ def test_statistics_count_nodes_edges_classes_and_splits(small_graph: Multimodal
 def test_check_published_lists_every_difference(small_graph: MultimodalGraph) -> None:
     info = DatasetInfo("small", published=statistics(small_graph))
     check_published(small_graph, info)
-    wrong = replace(info, published={**info.published, "user": 5, "split_sizes": [6, 3, 4], "width": 7})
+    wrong = replace(info, published={**info.published, "user": 5, "split_sizes": [6, 3, 4], "shop": 7})
     with pytest.raises(DataError) as caught:
         check_published(small_graph, wrong)
     assert str(caught.value) == (
-        "dataset small: 2 problems found.\n"
-        "  other than published (2):\n"
+        "dataset small: 3 problems found.\n"
+        "  other than published (3):\n"
         "    - user: published 5, found 4\n"
         "    - split_sizes: published [6, 3, 4], found [6, 2, 4]\n"
+        "    - shop: published 7, found nothing of that name\n"
         "Another version of the files? Get the published ones with: hgmm datasets fetch small"
     )
 

@@ -130,6 +130,10 @@ def test_classes_and_splits_may_be_exact_numbers() -> None:
         ({"split": (0.5, 0.5, 0.5)}, r"synthetic split: .* got \(0\.5, 0\.5, 0\.5\)"),
         ({"split": (30, 31, 0)}, r"got \(30, 31, 0\)"),
         ({"split": (0.5, 0.5)}, r"got \(0\.5, 0\.5\)"),
+        ({"split": (float("nan"), 0.1, 0.1)}, r"got \(nan, 0\.1, 0\.1\)"),
+        ({"noise": float("nan")}, "synthetic noise: must be at least 0 and finite, got nan"),
+        ({"noise": -1.0}, r"synthetic noise: must be at least 0 and finite, got -1\.0"),
+        ({"seed": -1}, "synthetic seed: must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
@@ -144,5 +148,15 @@ def test_bad_graphs_are_named() -> None:
         synthetic({"item": 9}, {("item", "like", "item"): 2}, {"shop": {"text": 1}})
     with pytest.raises(ConfigError, match=r"synthetic edges: must hold at least one relation, got \{\}"):
         synthetic({"item": 9}, {}, {"item": {"text": 1}})
+    with pytest.raises(ConfigError, match="synthetic nodes: 'item' must be a whole number of at least 0, got -9"):
+        synthetic({"item": -9}, {("item", "like", "item"): 2}, {})
+    with pytest.raises(ConfigError, match="synthetic modalities: 'text' must be a whole number of at least 1, got 0"):
+        synthetic({"item": 9}, {("item", "like", "item"): 2}, {"item": {"text": 0}})
+    with pytest.raises(ConfigError, match=r"\('item', 'rev_buys', 'user'\) must have as many edges .*, got 8 and 6"):
+        synthetic(
+            {"item": 9, "user": 9},
+            {("user", "buys", "item"): 6, ("item", "rev_buys", "user"): 8},
+            {"item": {"text": 1}},
+        )
     with pytest.raises(ConfigError, match="'like' is symmetric, so its number of edges must be even, got 7"):
         synthetic({"item": 9}, {("item", "like", "item"): 7}, {})

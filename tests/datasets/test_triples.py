@@ -110,6 +110,14 @@ def test_vectors_belong_to_all_entities_or_to_the_named_ones(openke: Path) -> No
         ("entity2id.txt", "3\na 0\nb 0\nc 2\n", r"must be 0 to 2, each once; they go from 0 to 2"),
         ("train2id.txt", "1\n0 1\n", r"train2id\.txt row 2: must be 'head tail relation', got '0 1'"),
         ("train2id.txt", "1\n0 1 1 1\n", r"train2id\.txt row 2: must be 'head tail relation', got '0 1 1 1'"),
+        ("entity2id.txt", "²\na 0\n", r"entity2id\.txt row 1: must be the number of rows, got '²'"),
+        ("entity2id.txt", "1\na 1e30\n", r"entity2id\.txt row 2: must be 'name id', got 'a 1e30'"),
+        (
+            "train2id.txt",
+            "1\n0 1 99999999999999999999\n",
+            r"train2id\.txt row 2: must be 'head tail relation', got '0 1 9",
+        ),
+        ("entity2id.txt", "0\n", r"train2id\.txt row 2: head 0; none is known"),
         ("train2id.txt", "1\n0 3 1\n", r"train2id\.txt row 2: tail 3; known are 0 to 2"),
         ("test2id.txt", "2\n0 1 1\n0 1 2\n", r"test2id\.txt row 3: relation 2; known are 0 to 1"),
         ("valid2id.txt", None, r"missing file \(1\):\n    - valid2id\.txt: there is no such file"),
@@ -130,6 +138,9 @@ def test_broken_openke_files_are_named(openke: Path, name: str, content: str | N
         ("train.tsv", "a r b\n", r"train\.tsv row 1: must be 'head<TAB>relation<TAB>tail', got 'a r b'"),
         ("test.tsv", "a\tr\tb\nc\td\n", r"test\.tsv row 2: .*, got 'c\\td'"),
         ("test.tsv", "a\tr\tb\tc\n", r"test\.tsv row 1: .*, got 'a\\tr\\tb\\tc'"),
+        ("test.tsv", "a\t\tb\n", r"test\.tsv row 1: .*, got 'a\\t\\tb'"),
+        ("entities.txt", 'b c\n\na "x\nd\n', r"entities\.txt row 2: an entity needs a name"),
+        ("entities.txt", 'b c\na "x\nb c\nd\n', r"entities\.txt row 3: 'b c' stands in an earlier row"),
         ("valid.tsv", "", r"valid\.tsv: has no row"),
         ("valid.tsv", None, r"valid\.tsv: there is no such file"),
     ],
@@ -141,6 +152,19 @@ def test_broken_tables_of_names_are_named(tsv: Path, name: str, content: str | N
         (tsv / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_tsv(tsv)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(openke: Path, tsv: Path) -> None:
+    for name in ("train.tsv", "entity2id.txt"):
+        (tsv / name).write_text("\ufeff" + (tsv / name).read_text(encoding="utf-8"), encoding="utf-8")
+    assert read_tsv(tsv).node_ids == {"entity": ['a "x', "b c", "d"]}
+    assert read_openke(openke).node_ids == {"entity": ["<a>", "<b c>", "d\u2028e"]}
+
+
+def test_a_broken_vocabulary_makes_no_id_unknown(openke: Path) -> None:
+    (openke / "entity2id.txt").write_text("many\n")
+    with pytest.raises(DataError, match="1 problem found"):
+        read_openke(openke)
 
 
 def test_text_must_be_utf_8(tsv: Path) -> None:
