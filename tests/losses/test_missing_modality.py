@@ -28,6 +28,11 @@ def test_a_relation_without_sums_counts_as_zero() -> None:
     assert missing_modality_loss(layers, [{A: torch.tensor([4, 0])}] * 2).item() == pytest.approx(0.25)
 
 
+def test_a_layer_without_anything_absent_counts_among_the_layers() -> None:
+    counts = [{}, {A: torch.tensor([4, 0])}]
+    assert missing_modality_loss([{}, {A: sums(2.0, 0.0)}], counts).item() == pytest.approx(0.25)
+
+
 def test_poster_is_a_sum_over_layers_times_modalities() -> None:
     layers = [{A: sums(2.0, 1.0)}, {A: sums(0.5, 0.0), B: sums(0.0, 0.5)}]
     counts = [{A: torch.tensor([4, 4])}, {A: torch.tensor([4, 4]), B: torch.tensor([1, 1])}]

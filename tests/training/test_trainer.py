@@ -13,6 +13,7 @@ from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import MultimodalGraph
 from hgmm.training import Callback, EpochRecord, FitResult, NodeClassificationTask, TrainConfig, Trainer
 from hgmm.training.checkpoint import load_checkpoint
+from hgmm.training.schedule import Schedule
 from hgmm.training.trainer import seed_everything
 from hgmm.typing import NodeOutput
 from tests.training.tiny import TinyClassifier
@@ -51,9 +52,39 @@ def test_it_learns(graph: MultimodalGraph, name: str) -> None:
     assert result.test["micro_f1"] > 0.5
     assert set(result.test) == {"accuracy", "micro_f1", "macro_f1"}
     assert set(result.epochs[0].val) == {"accuracy", "micro_f1", "macro_f1", "loss"}
-    assert result.throughput > 0
+    assert result.throughput == pytest.approx(30 * 30 / result.seconds)
     assert result.peak_memory_mib > 1
     assert result.epochs[0].terms["cross_entropy"] == pytest.approx(result.epochs[0].loss)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("full", 1), ("sampled", 4)])
+def test_the_schedule_moves_with_every_step(graph: MultimodalGraph, name: str, steps: int) -> None:
+    config = dataclasses.replace(CONFIGS[name], scheduler="one-cycle")
+    schedule = Schedule("one-cycle", config.learning_rate, config.epochs * steps, config.scheduler_warmup)
+    rates = [record.learning_rate for record in make(graph, config).fit(graph).epochs]
+    assert rates == [schedule.learning_rate(epoch * steps - 1) for epoch in range(1, config.epochs + 1)]
+
+
+class OwnText(nn.Module):
+    """A linear classifier of the nodes' own text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, graph: Any, nodes: Tensor | None = None) -> NodeOutput:
+        text = (graph if nodes is not None else graph[0]).dstnodes["item"].data["text"]
+        return NodeOutput(self.linear(text if nodes is None else text[nodes]))
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_nodes_however_they_are_batched(graph: MultimodalGraph) -> None:
+    model, still = OwnText(), dataclasses.replace(SAMPLED, epochs=1, learning_rate=1e-12)
+    losses = [
+        Trainer(model, NodeClassificationTask(), dataclasses.replace(still, batch_size=size)).fit(graph).epochs[0]
+        for size in (0, 8, 30)
+    ]
+    assert [record.loss for record in losses] == pytest.approx([losses[0].loss] * 3, rel=1e-5)
+    assert [record.val["loss"] for record in losses] == pytest.approx([losses[0].val["loss"]] * 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
