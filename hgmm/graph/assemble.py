@@ -54,7 +54,7 @@ def from_tensors(
     num_nodes : mapping of str to int
         Node types, in the schema's order, and their sizes.
     edges : mapping of (str, str, str) to (Tensor, Tensor)
-        ``(E,)`` int64 sources and destinations by relation.
+        ``(E,)`` integer sources and destinations by relation.
     features : mapping of str to mapping of str to Tensor, optional
         ``(N, width)`` floating point by node type and modality.
     present : mapping of str to mapping of str to Tensor, optional
@@ -82,10 +82,14 @@ def from_tensors(
     from hgmm.dgl_compat import dgl
 
     problems = [*_end_problems(num_nodes, edges), *_row_problems(num_nodes, features or {}, present or {})]
+    if target is None and (labels is not None or splits):
+        problems.append(Problem("no target", "target", "labels and splits need a target node type; name it"))
     if target is not None and target in num_nodes:
         problems += _target_problems(num_nodes[target], labels, splits or {})
     raise_problems(problems, where="from_tensors", error=SchemaError)
-    g = dgl.heterograph(dict(edges), num_nodes_dict=dict(num_nodes))
+    # DGL takes one integer type for all relations, and stops at a mixture.
+    whole = {etype: (src.long(), dst.long()) for etype, (src, dst) in edges.items()}
+    g = dgl.heterograph(whole, num_nodes_dict=dict(num_nodes))
     for ntype, modalities in (features or {}).items():
         for modality, values in modalities.items():
             mask = (present or {}).get(ntype, {}).get(modality)
@@ -114,6 +118,9 @@ def _end_problems(
         if src.shape != dst.shape or src.ndim != 1:
             text = f"sources and destinations must be (E,), got {tuple(src.shape)} and {tuple(dst.shape)}"
             yield Problem("wrong shape", where, text)
+        for ends in (src, dst):
+            if ends.is_floating_point() or ends.dtype == torch.bool:
+                yield Problem("wrong dtype", where, f"node numbers must be whole, got {ends.dtype}")
         for ntype, ends in ((etype[0], src), (etype[2], dst)):
             if ntype not in num_nodes:
                 yield Problem("unknown node type", where, unknown_name("node type", ntype, num_nodes))
@@ -147,6 +154,8 @@ def _row_problems(
 def _target_problems(num_nodes: int, labels: Tensor | None, splits: Mapping[str, Tensor]) -> Iterator[Problem]:
     if labels is not None and labels.shape != (num_nodes,):
         yield Problem("wrong length", "labels", f"the shape is {tuple(labels.shape)} for {num_nodes} nodes")
+    if labels is not None and labels.dtype != torch.int64:
+        yield Problem("wrong dtype", "labels", f"must be int64, got {labels.dtype}")
     for split, chosen in splits.items():
         where = f"split {split!r}"
         if split not in SPLITS:
@@ -154,6 +163,8 @@ def _target_problems(num_nodes: int, labels: Tensor | None, splits: Mapping[str,
         elif chosen.dtype == torch.bool:
             if chosen.shape != (num_nodes,):
                 yield Problem("wrong length", where, f"the shape is {tuple(chosen.shape)} for {num_nodes} nodes")
+        elif chosen.numel() and chosen.is_floating_point():
+            yield Problem("wrong dtype", where, f"must be bool or whole numbers, got {chosen.dtype}")
         elif chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < num_nodes:
             text = f"node numbers go from {int(chosen.min())} to {int(chosen.max())}, there are {num_nodes}"
             yield Problem("node out of range", where, text)

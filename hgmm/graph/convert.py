@@ -85,9 +85,10 @@ def from_dgl(
     features = {ntype: _feature_columns(g.nodes[ntype].data, g.num_nodes(ntype)) for ntype in g.ntypes}
     labelled = [ntype for ntype in g.ntypes if "label" in g.nodes[ntype].data]
     target = target or (labelled[0] if len(labelled) == 1 else None)
-    if target in labelled and not classes:
-        label = g.nodes[target].data["label"]
-        classes = tuple(map(str, range(int(label.max()) + 1 if label.numel() else 0)))
+    if target in labelled and not classes and g.nodes[target].data["label"].numel():
+        highest = g.nodes[target].data["label"].max().item()
+        # Labels of another dtype are refused below.
+        classes = tuple(map(str, range(highest + 1))) if isinstance(highest, int) else ()
     schema = GraphSchema(
         tuple(g.ntypes),
         tuple(g.canonical_etypes),
@@ -195,13 +196,18 @@ def from_scipy(
         present=_tensors(present, torch.bool),
         kinds=kinds,
         target=target,
-        labels=None if labels is None else torch.as_tensor(labels).long(),
+        labels=None if labels is None else _whole(torch.as_tensor(labels)),
         classes=classes,
         splits={split: torch.as_tensor(chosen) for split, chosen in (splits or {}).items()},
         node_ids=node_ids,
         source=source,
         name=name,
     )
+
+
+def _whole(labels: Tensor) -> Tensor:
+    """Return integers of any size as int64; anything else stays what it is, to be refused."""
+    return labels if labels.is_floating_point() or labels.dtype == torch.bool else labels.long()
 
 
 def _index(numbers: Any) -> Tensor:
@@ -304,7 +310,7 @@ def from_pyg(
         },
         kinds=kinds or noted.get("kinds"),
         target=target,
-        labels=aim.get("y"),
+        labels=None if "y" not in aim else _whole(aim["y"]),
         classes=classes or noted.get("classes", ()),
         splits={split: aim[f"{split}_mask"] for split in SPLITS if f"{split}_mask" in aim},
         node_ids={ntype: store["ids"] for ntype, store in stores.items() if "ids" in store},

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from hgmm.errors import Problem
+from hgmm.errors import Problem, unknown_name
 from hgmm.graph.builder import GraphBuilder
 from hgmm.graph.multimodal import SPLITS, MultimodalGraph
 
@@ -118,6 +118,9 @@ def from_networkx(
     types: dict[str, list[Any]] = defaultdict(list)
     for node, ntype in graph.nodes(data="ntype", default=DEFAULT_TYPE):
         types[str(ntype)].append(node)
+    for ntype in modalities or {}:
+        if ntype not in types:
+            problems.append(Problem("unknown node type", "modalities", unknown_name("node type", ntype, types)))
     stored = graph.graph
     builder = GraphBuilder(
         target or stored.get("target"),

@@ -36,11 +36,19 @@ def test_masks_numbers_and_defaults() -> None:
     assert graph.node_ids["a"] == ["0", "1", "2"]
 
 
+def test_edges_of_any_integer_type() -> None:
+    short = torch.tensor([0, 1], dtype=torch.int32)
+    graph = from_tensors({"a": 3, "b": 1}, {ETYPE: (short, torch.tensor([0, 0])), ("a", "on", "a"): (short, short)})
+    assert graph.g.idtype == torch.int64
+    assert [ends.tolist() for ends in graph.g.edges(etype="to")] == [[0, 1], [0, 0]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"edges": {ETYPE: (torch.tensor([3]), torch.tensor([0]))}}, "node numbers go from 3 to 3, 'a' has 3"),
         ({"edges": {ETYPE: (torch.tensor([0, 1]), torch.tensor([0]))}}, r"must be \(E,\), got \(2,\) and \(1,\)"),
+        ({"edges": {ETYPE: (torch.tensor([0]), torch.tensor([0.0]))}}, "numbers must be whole, got torch.float32"),
         ({"edges": {}}, "edges: a graph needs at least one relation"),
         ({"edges": {("a", "to", "c"): EDGES[ETYPE]}}, "unknown node type 'c'; known: a, b"),
         ({"features": {"c": {}}}, "features: unknown node type 'c'; known: a, b"),
@@ -54,6 +62,10 @@ def test_masks_numbers_and_defaults() -> None:
             "present a.text: must be bool, got torch.float32",
         ),
         ({"labels": torch.tensor([0, 1])}, r"labels: the shape is \(2,\) for 3 nodes"),
+        ({"labels": torch.tensor([0.0, 1.0, float("nan")])}, "labels: must be int64, got torch.float32"),
+        ({"splits": {"val": torch.tensor([0.5])}}, "split 'val': must be bool or whole numbers, got torch.float32"),
+        ({"target": None}, "target: labels and splits need a target node type"),
+        ({"target": None, "labels": None, "splits": {"val": torch.tensor([0])}}, "labels and splits need a target"),
         ({"splits": {"dev": torch.tensor([0])}}, "splits: unknown split 'dev'; known: test, train, val"),
         ({"splits": {"val": torch.tensor([True])}}, r"split 'val': the shape is \(1,\) for 3 nodes"),
         ({"splits": {"val": torch.tensor([-1])}}, "split 'val': node numbers go from -1 to -1, there are 3"),

@@ -101,6 +101,19 @@ def test_networkx_vectors_of_different_widths() -> None:
         from_networkx(net)
 
 
+def test_networkx_modalities_of_unknown_types() -> None:
+    with pytest.raises(DataError, match=r"modalities: unknown node type 'nod'; known: node. Did you mean 'node'"):
+        from_networkx(nx.path_graph(3), modalities={"nod": {"text": "title"}})
+
+
+@pytest.mark.parametrize("label", [torch.tensor([0.0, float("nan")]), torch.tensor([0, 1], dtype=torch.int32)])
+def test_dgl_labels_of_other_types(label: torch.Tensor) -> None:
+    g = dgl.graph(([0], [1]))
+    g.ndata["label"] = label
+    with pytest.raises(SchemaError, match=rf"label: must be \(N,\) int64, got \(2,\) {label.dtype}"):
+        from_dgl(g)
+
+
 def test_scipy_round_trip(shop: Path) -> None:
     graph = read_folder(shop)
     matrices = to_scipy(graph)
@@ -142,6 +155,13 @@ def test_scipy_matrices_that_do_not_fit() -> None:
         from_scipy({("a", "to", "a"): eye}, features={"c": {"text": np.ones((3, 2))}})
     with pytest.raises(SchemaError, match="splits: unknown split 'dev'; known: test, train, val"):
         from_scipy({("a", "to", "a"): eye}, target="a", labels=np.array([0, 1, 0]), splits={"dev": np.array([0])})
+
+
+def test_scipy_labels_are_whole_numbers() -> None:
+    matrices = {("a", "to", "a"): scipy.sparse.eye(3)}
+    assert from_scipy(matrices, target="a", labels=np.array([0, 1, 0], np.uint8)).labels.tolist() == [0, 1, 0]
+    with pytest.raises(SchemaError, match=r"labels: must be int64, got torch.float64"):
+        from_scipy(matrices, target="a", labels=np.array([0, 1, np.nan]))
 
 
 def test_pyg_round_trip(shop: Path) -> None:
