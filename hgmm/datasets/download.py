@@ -50,7 +50,10 @@ def fetch_folder(url: str, wanted: Sequence[str], *, names: Sequence[str], into:
             raise DataError(
                 f"fetch from {url}: the folder has no single {', '.join(absent)}; put it into {into} by hand"
             )
-        into.mkdir(parents=True, exist_ok=True)
+        try:
+            into.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"fetch: {into} cannot be made ({error.strerror}); choose another data root") from error
         for name, entry in found.items():
             _download(gdown, entry, into / name, by_hand)
     return [into / name for name in wanted]

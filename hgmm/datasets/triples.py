@@ -192,8 +192,8 @@ def _lines(path: Path) -> list[str]:
     """Return the lines of a UTF-8 file; only line feeds end a line, since names may hold other separators."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: must be UTF-8 text ({error})") from error
     return [line.rstrip("\r") for line in text.rstrip("\n").split("\n")] if text else []

@@ -151,6 +151,9 @@ def read_ids(path: Path, name: str, problems: list[Problem]) -> NDArray[np.objec
     except UnicodeDecodeError as error:
         problems.append(Problem("unreadable file", name, f"it is not UTF-8 text ({error}); save it as UTF-8"))
         return None
+    except OSError as error:
+        problems.append(Problem("unreadable file", name, str(error.strerror)))
+        return None
     while lines and not lines[-1].strip():
         lines.pop()
     ids = np.array([*(line.removesuffix("\r") for line in lines), None], dtype=object)[:-1]

@@ -77,6 +77,13 @@ def test_without_gdown_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
     assert message.endswith(f"1BE8UC02t2-23F-aDBi3XXjXbX38Yg-Rkt by hand into {tmp_path / 'douban'}")
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, folder=listing, download=download)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/imdb cannot be made \(Not a directory\); choose another data root"):
+        fetch_folder(URL, ["rare.npz"], names=(), into=tmp_path / "file" / "imdb")
+
+
 @pytest.mark.parametrize("name", ["none.npy", "twice.npy"])
 def test_a_file_that_the_folder_lacks_or_has_twice_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -167,6 +167,15 @@ def test_a_broken_vocabulary_makes_no_id_unknown(openke: Path) -> None:
         read_openke(openke)
 
 
+def test_a_file_that_cannot_be_read_is_named(tsv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"train\.tsv: cannot be read \(Permission denied\)"):
+        read_tsv(tsv)
+
+
 def test_text_must_be_utf_8(tsv: Path) -> None:
     (tsv / "test.tsv").write_bytes(b"\xff\tr\ta\n")
     with pytest.raises(DataError, match=r"test\.tsv: must be UTF-8 text .*0xff"):

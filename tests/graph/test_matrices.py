@@ -133,6 +133,17 @@ def test_ids(tmp_path: Path) -> None:
     assert [problem.kind for problem in problems] == ["empty file", "unreadable file", "missing file"]
 
 
+def test_ids_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **options: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "ids.txt").touch()
+    monkeypatch.setattr(Path, "read_text", refuse)
+    problems: list[Problem] = []
+    assert read_ids(tmp_path / "ids.txt", "ids.txt", problems) is None
+    assert [str(problem) for problem in problems] == ["ids.txt: Permission denied"]
+
+
 def test_repeated_ids_name_the_first_place() -> None:
     ids = np.array(["a", "b", "a", "a"], dtype=object)
     assert [str(problem) for problem in repeated_ids(ids, lambda row: f"row {row}")] == [
