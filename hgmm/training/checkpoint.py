@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hgmm.errors import DataError
@@ -25,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "has_checkpoint",
     "load_checkpoint",
+    "load_weights",
     "optimizer_tensors",
     "random_state",
     "restore_optimizer",
@@ -119,6 +120,23 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, int] | None:
     best = read_tensors(folder / state["best"]) if state["best"] else {}
     tensors = read_tensors(folder / state["tensors"])
     return Checkpoint(state["progress"], tensors, state["best_epoch"], best), int(state["number"])
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, folder: Path) -> None:
+    """Give a model the weights of a checkpoint folder.
+
+    Raises
+    ------
+    DataError
+        If they do not fit, because they were trained with another model, or another version of it.
+    """
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DataError(
+            f"{folder}: its weights do not fit {type(model).__name__} ({reason}); use the hgmm that wrote them"
+        ) from error
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ class TrainConfig:
     scheduler_warmup : float, optional
         Share of these steps in which the rate rises, in [0, 1).
     patience : int, optional
-        Stop after this many epochs without a strictly better `patience_monitor`; 0 = never.
+        Stop at a validation this many epochs or more after the one with the best `patience_monitor`; 0 = never.
     monitor : str, optional
         Validation figure that chooses the weights to keep: ``micro_f1``, ``macro_f1``, ``accuracy`` or ``loss``. Among
         equal values the later epoch wins, as in the published HGNN-IMA code.

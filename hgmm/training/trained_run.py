@@ -16,8 +16,8 @@ from hgmm.errors import ConfigError, DataError, SchemaError
 from hgmm.graph import GraphSchema, MultimodalGraph
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json
-from hgmm.training.checkpoint import load_checkpoint
-from hgmm.training.config import RunConfig
+from hgmm.training.checkpoint import load_checkpoint, load_weights
+from hgmm.training.config import ModelConfig, RunConfig
 from hgmm.training.config_file import read_config
 from hgmm.training.conform import conform
 from hgmm.training.devices import usable_device
@@ -211,9 +211,9 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     Raises
     ------
     DataError
-        If the folder holds no run, no weights yet, or a broken file.
+        If the folder holds no run, no weights yet, a broken file, or weights of another version of the model.
     ConfigError
-        If the model is not registered here, or a GPU is asked for that torch does not see.
+        If the model is not registered here or has lost an option, or a GPU is asked for that torch does not see.
     """
     path = Path(path)
     if not (path / CONFIG).exists():
@@ -228,15 +228,21 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     found = load_checkpoint(path / "checkpoint")
     if found is None or not found[0].best:
         raise DataError(f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True)")
-    description = read_json(path / DESCRIPTION)
-    version = description.get("format_version")
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path / DESCRIPTION}: format_version must be {FORMAT_VERSION}, got {version!r}; use the hgmm that wrote "
-            "it"
-        )
+    description = _read_description(path / DESCRIPTION)
     schema = GraphSchema.from_dict(description["schema"])
-    model = MODELS.get(description["model"])(schema, **description["arguments"])
-    model.load_state_dict(found[0].best)
+    options = ModelConfig(description["model"], description["arguments"]).complete().options
+    model = MODELS.get(description["model"])(schema, **options)
+    load_weights(model, found[0].best, folder=path / "checkpoint")
     model.to(usable_device(config.train.device)).eval()
     return TrainedRun(path, model, schema, config, description["transforms"], description["source"])
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    description = read_json(path)
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}; use the hgmm that wrote it")
+    for key in ("model", "arguments", "schema", "transforms", "source"):
+        if key not in description:
+            raise DataError(f"{path}: key {key!r} is missing; restore the file or start the run anew")
+    return dict(description)

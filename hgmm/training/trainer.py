@@ -22,6 +22,7 @@ from hgmm.training.checkpoint import (
     Checkpoint,
     has_checkpoint,
     load_checkpoint,
+    load_weights,
     optimizer_tensors,
     random_state,
     restore_optimizer,
@@ -143,7 +144,7 @@ class Trainer:
         graph : MultimodalGraph
             With training nodes; without validation nodes the last weights are kept.
         resume : bool, optional
-            Go on from the checkpoint in `run_dir`, or start if there is none yet.
+            Go on from the checkpoint in `run_dir`, or start if there is none yet. Without, there must be none.
 
         Raises
         ------
@@ -152,6 +153,8 @@ class Trainer:
         ConfigError
             If a loss stops being finite, the task monitors a figure that it does not give, there is no folder to
             resume, or the folder has a checkpoint and shall not be resumed.
+        DataError
+            If the checkpoint is broken or that of another model.
         """
         self._check(graph, resume)
         with _threads(self.config.num_threads):
@@ -315,7 +318,8 @@ class Trainer:
 
     def _restore(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.run_dir is not None
-        found = load_checkpoint(self.run_dir / "checkpoint")
+        folder = self.run_dir / "checkpoint"
+        found = load_checkpoint(folder)
         if found is None:
             return
         checkpoint, self._saves = found
@@ -326,7 +330,7 @@ class Trainer:
         states = checkpoint.progress.pop("random")
         self._progress = _Progress(**checkpoint.progress)
         self._best = checkpoint.best
-        self.model.load_state_dict(groups["model"])
+        load_weights(self.model, groups["model"], folder=folder)
         restore_optimizer(optimizer, groups["optimizer"])
         if groups["task"]:
             self.task.load_state_dict(groups["task"])  # type: ignore[attr-defined]  # optional, see Task

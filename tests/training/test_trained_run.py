@@ -136,6 +136,25 @@ def broken_version(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 8}))
 
 
+def change_description(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "checkpoint" / "model.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def no_schema(folder: Path) -> None:
+    change_description(folder, lambda data: data.pop("schema"))
+
+
+def no_mapping(folder: Path) -> None:
+    (folder / "checkpoint" / "model.json").write_text("[1]")
+
+
+def other_size(folder: Path) -> None:
+    change_description(folder, lambda data: data["arguments"].update(hidden_size=7))
+
+
 def no_weights(folder: Path) -> None:
     (folder / "checkpoint" / "state.json").unlink()
 
@@ -152,6 +171,9 @@ def no_config(folder: Path) -> None:
     ("damage", "match"),
     [
         (broken_version, r"model.json: format_version must be 1, got 8"),
+        (no_schema, r"model.json: key 'schema' is missing"),
+        (no_mapping, r"model.json: format_version must be 1, got None"),
+        (other_size, r"checkpoint: its weights do not fit TinyClassifier \(size mismatch for .*; use the hgmm that"),
         (no_weights, r"run: the run has no weights yet"),
         (several, r"run: it holds several runs; name one of their folders: seed-3"),
         (no_config, r"run: it has no config.yaml"),
@@ -168,6 +190,13 @@ def test_a_model_that_is_not_registered_here(tmp_path: Path, monkeypatch: pytest
     run_in(tmp_path / "run")
     monkeypatch.delitem(MODELS._entries, "tiny")
     with pytest.raises(ConfigError, match="unknown model 'tiny'"):
+        load_run(tmp_path / "run")
+
+
+def test_an_option_that_the_model_has_lost(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    change_description(tmp_path / "run", lambda data: data["arguments"].update(depth=7))
+    with pytest.raises(ConfigError, match=r"model.depth: unknown option of model 'tiny' 'depth'"):
         load_run(tmp_path / "run")
 
 

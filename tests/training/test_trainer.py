@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hgmm.errors import ConfigError, SchemaError
+from hgmm.errors import ConfigError, DataError, SchemaError
 from hgmm.graph import MultimodalGraph
 from hgmm.training import Callback, EpochRecord, FitResult, NodeClassificationTask, TrainConfig, Trainer
 from hgmm.training.checkpoint import load_checkpoint
@@ -385,6 +385,11 @@ def no_such_figure(graph: MultimodalGraph, tmp_path: Path) -> None:
     Trainer(TinyClassifier(graph.schema), Misspelt(), FULL).fit(graph)
 
 
+def other_model(graph: MultimodalGraph, tmp_path: Path) -> None:
+    make(graph, FULL, run_dir=tmp_path).fit(graph)
+    Trainer(OwnText(), NodeClassificationTask(), FULL, run_dir=tmp_path).fit(graph, resume=True)
+
+
 def no_train(graph: MultimodalGraph, tmp_path: Path) -> None:
     graph.g.nodes["item"].data["train_mask"] = torch.zeros(90, dtype=torch.bool)
     make(graph, FULL).fit(graph)
@@ -403,6 +408,7 @@ def diverge(graph: MultimodalGraph, tmp_path: Path) -> None:
         (no_train, SchemaError, r"graph: 'tiny' has no training nodes"),
         (diverge, ConfigError, r"the loss of epoch 1 is nan; lower train.learning_rate"),
         (diverge_unseen, ConfigError, r"the test loss is nan; lower train.learning_rate"),
+        (other_model, DataError, r"checkpoint: its weights do not fit OwnText \(.*; use the hgmm that wrote them"),
         (no_such_figure, ConfigError, r"task: it monitors an unknown figure 'micro_f'; known: accuracy, loss"),
         (lambda graph, _: make(graph, FULL).fit(graph, resume=True), ConfigError, r"resume: .*run_dir, got None"),
         (
