@@ -82,9 +82,14 @@ def test_other_epochs_and_seeds_differ(graph: MultimodalGraph, other: dict[str, 
     assert not same(list(sampled(graph).batches(5)), there)
 
 
+def order(loader: NeighborLoader, epoch: int) -> list[int]:
+    return torch.cat([rows(batch) for batch in loader.batches(epoch)]).tolist()
+
+
 def test_order_is_kept_unless_shuffled(graph: MultimodalGraph) -> None:
-    nodes = torch.cat([rows(batch) for batch in sampled(graph, shuffle=False).batches(0)])
-    assert torch.equal(nodes, graph.train_idx)
+    kept = sampled(graph, shuffle=False)
+    assert order(kept, 0) == order(kept, 1) == graph.train_idx.tolist()
+    assert order(sampled(graph), 0) != order(sampled(graph), 1) != graph.train_idx.tolist()
 
 
 def test_make_loader(graph: MultimodalGraph) -> None:

@@ -49,6 +49,18 @@ def test_metrics_of_wrong_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]
         classification_metrics(logits, target)
 
 
+def test_branches_that_a_node_lacks_are_not_blamed() -> None:
+    logits, target = torch.zeros(2, 3), torch.tensor([0, 1])
+    branches = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]], [[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]])
+    available = torch.tensor([[True, False], [True, False]])
+    blamed = NodeOutput(logits, branches, ("a", "b"))
+    task = NodeClassificationTask()
+    spared = task.loss(blamed._replace(available=available), target)[0]
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(branches[:, 0], target)) / 2
+    assert float(spared) == pytest.approx(float(expected))
+    assert float(task.loss(blamed, target)[0]) > 2 * float(spared)
+
+
 def test_loss_is_the_sum_of_its_terms() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 3, generator=generator)
