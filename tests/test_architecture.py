@@ -16,7 +16,7 @@ LONGER_MODULES: frozenset[str] = frozenset()
 
 BASE = frozenset({"errors", "typing", "settings", "registry"})
 TENSORS = BASE | {"kernels"}
-GRAPHS = BASE | {"dgl_compat", "graph"}
+GRAPHS = BASE | {"dgl_compat", "files", "graph"}
 LAYERS = TENSORS | GRAPHS | {"nn"}
 TRAINING = GRAPHS | {"losses", "negative_learning", "sampling", "kg", "datasets", "training"}
 
@@ -25,6 +25,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "typing": BASE,
     "settings": BASE,
     "registry": BASE,
+    "files": BASE,
     "dgl_compat": BASE,
     "kernels": TENSORS,
     "graph": GRAPHS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,18 @@ USER_ERROR = 2
 KEYBOARD_INTERRUPT = 130
 
 
+def _print_error(message: str) -> None:
+    click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)
+
+
+def _system_words(error: OSError) -> str:
+    """Say what the system refused; its own text starts with a number that helps nobody."""
+    reason = error.strerror or str(error) or type(error).__name__
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}the system refuses ({reason}); hgmm --debug shows where it was asked"
+
+
 @contextmanager
 def _plain_errors(debug: bool) -> Iterator[None]:
     try:
@@ -32,8 +45,13 @@ def _plain_errors(debug: bool) -> Iterator[None]:
     except HgmmError as error:
         if debug:
             raise
-        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
+        _print_error(str(error))
+        raise SystemExit(USER_ERROR) from error
+    except OSError as error:
+        # Click ends quietly when whoever read the output has closed it.
+        if debug or error.errno == errno.EPIPE:
+            raise
+        _print_error(_system_words(error))
         raise SystemExit(USER_ERROR) from error
     except KeyboardInterrupt as error:
         click.echo("Stopped.", err=True)
@@ -41,7 +59,7 @@ def _plain_errors(debug: bool) -> Iterator[None]:
 
 
 class _Group(click.Group):
-    """A group that shows an `HgmmError` as a message and exits with code 2."""
+    """A group that shows an error of hgmm or of the system as a message and exits with code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with _plain_errors(debug=bool(ctx.params.get("debug"))):

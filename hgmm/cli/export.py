@@ -25,15 +25,22 @@ def check_format(path: Path, formats: Sequence[str]) -> None:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as ``.csv`` or ``.parquet``, whole or not at all."""
-    from hgmm.graph.files import write_atomically
+    """Write a table as ``.csv`` or ``.parquet``, whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        If the file's ending is neither.
+    DataError
+        If the system refuses to write it.
+    """
+    from hgmm.files import write_file
 
     check_format(path, TABLE_FORMATS)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        write_atomically(path, lambda part: table.to_csv(part, index=False))
+        write_file(path, lambda part: table.to_csv(part, index=False))
     else:
-        write_atomically(path, lambda part: table.to_parquet(part, index=False))
+        write_file(path, lambda part: table.to_parquet(part, index=False))
 
 
 def write_embeddings(ids: Sequence[str], values: np.ndarray[Any, Any], path: Path) -> None:
@@ -48,22 +55,32 @@ def write_embeddings(ids: Sequence[str], values: np.ndarray[Any, Any], path: Pat
     path : Path
         ``.csv`` and ``.parquet`` get the columns ``id, 0, 1, …``; ``.npz`` the arrays ``ids`` and ``embedding``;
         ``.safetensors`` the tensor ``embedding``, with the ids as a JSON list in its metadata.
+
+    Raises
+    ------
+    ConfigError
+        If the file's ending is none of these.
+    DataError
+        If the system refuses to write it.
     """
+    import json
+
     import numpy as np
     import pandas as pd
+    from safetensors.numpy import save
 
-    from hgmm.graph.files import write_atomically
+    from hgmm.files import write_bytes, write_file
 
     check_format(path, EMBEDDING_FORMATS)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in TABLE_FORMATS:
         table = pd.DataFrame(values, columns=[str(column) for column in range(values.shape[1])])
         table.insert(0, "id", list(ids))
         write_table(table, path)
     elif path.suffix == ".npz":
-        write_atomically(path, lambda part: _save_npz(part, np.array(ids, dtype=np.str_), values))
+        write_file(path, lambda part: _save_npz(part, np.array(ids, dtype=np.str_), values))
     else:
-        write_atomically(path, lambda part: _save_safetensors(part, ids, values))
+        metadata = {"ids": json.dumps(list(ids))}
+        write_bytes(path, save({"embedding": np.ascontiguousarray(values)}, metadata=metadata))
 
 
 def _save_npz(path: Path, ids: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
@@ -72,12 +89,3 @@ def _save_npz(path: Path, ids: np.ndarray[Any, Any], values: np.ndarray[Any, Any
     # Given an open file, NumPy does not append its own ending to the name.
     with path.open("wb") as file:
         np.savez_compressed(file, ids=ids, embedding=values)
-
-
-def _save_safetensors(path: Path, ids: Sequence[str], values: np.ndarray[Any, Any]) -> None:
-    import json
-
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    save_file({"embedding": np.ascontiguousarray(values)}, path, metadata={"ids": json.dumps(list(ids))})

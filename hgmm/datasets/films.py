@@ -13,9 +13,9 @@ import pandas as pd
 
 from hgmm.datasets.base import Dataset, DatasetInfo, check_published, register
 from hgmm.errors import DataError
+from hgmm.files import file_sha256
 from hgmm.graph import DataSource, MultimodalGraph
 from hgmm.graph.builder import GraphBuilder
-from hgmm.graph.files import file_sha256
 
 __all__ = ["FilmsDataset", "load_films"]
 

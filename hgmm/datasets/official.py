@@ -16,8 +16,8 @@ from hgmm.datasets.download import fetch_folder
 from hgmm.datasets.planted import IntArray
 from hgmm.dgl_compat import dgl
 from hgmm.errors import DataError
+from hgmm.files import file_sha256
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
-from hgmm.graph.files import file_sha256
 from hgmm.graph.schema import KINDS
 from hgmm.typing import CanonicalEtype
 

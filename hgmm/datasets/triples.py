@@ -16,8 +16,8 @@ from torch import Tensor
 from hgmm.datasets.arrays import read_matrix
 from hgmm.datasets.planted import IntArray
 from hgmm.errors import DataError, Problem, first_problems, raise_problems
+from hgmm.files import file_sha256
 from hgmm.graph import DataSource, MultimodalGraph
-from hgmm.graph.files import file_sha256
 from hgmm.graph.schema import KINDS
 from hgmm.typing import TripleSet
 

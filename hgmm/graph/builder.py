@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hgmm.errors import Problem, SchemaError, first_problems, raise_problems, unknown_name
+from hgmm.files import file_sha256
 from hgmm.graph.assemble import from_tensors
 from hgmm.graph.edges import EdgeSource, KnownIds, read_edges
 from hgmm.graph.encoders import VectorCache, default_cache_dir
-from hgmm.graph.files import file_sha256
 from hgmm.graph.labels import Masks, read_labels, read_split
 from hgmm.graph.matrices import repeated_ids
 from hgmm.graph.modalities import NodeRows, make_features

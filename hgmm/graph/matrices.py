@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hgmm.errors import Problem, first_problems, unknown_name
-from hgmm.graph.files import missing_file
+from hgmm.files import missing_file
 
 __all__ = ["NUMPY_DAMAGE", "read_ids", "read_matrix", "repeated_ids"]
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hgmm.errors import DataError
-from hgmm.graph.files import sync_folder, write_atomically
+from hgmm.files import sync_folder, write_atomically
 from hgmm.graph.multimodal import DataSource, MultimodalGraph
 from hgmm.graph.schema import GraphSchema
 from hgmm.typing import CanonicalEtype, TripleSet

@@ -14,7 +14,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from hgmm.errors import Problem, first_problems, unknown_name
-from hgmm.graph.files import missing_file
+from hgmm.files import missing_file
 
 __all__ = ["ROWS_HINT", "Table", "as_texts", "read_table"]
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""The files of a run folder: JSON and tensors, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,27 +12,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hgmm.errors import DataError
-from hgmm.graph.files import sync_folder, write_atomically
+from hgmm.files import write_bytes
 
-__all__ = ["read_json", "read_tensors", "write_bytes", "write_json", "write_tensors"]
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; missing folders are made.
-
-    Raises
-    ------
-    DataError
-        If the system refuses: no room, no right, no such device.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
-        sync_folder(path.parent)
-    except OSError as error:
-        raise DataError(
-            f"{path}: it cannot be written ({error.strerror or error}); make room for it or choose another folder"
-        ) from error
+__all__ = ["read_json", "read_tensors", "write_json", "write_tensors"]
 
 
 def write_json(path: Path, data: Any) -> None:

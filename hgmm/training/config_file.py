@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hgmm.errors import ConfigError, DataError
-from hgmm.training._files import write_bytes
+from hgmm.files import write_bytes
 
 __all__ = ["parse_setting", "read_config", "write_config"]
 

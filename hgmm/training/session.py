@@ -14,9 +14,10 @@ from torch import nn
 
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError
+from hgmm.files import write_bytes
 from hgmm.graph import MultimodalGraph
 from hgmm.registry import MODELS
-from hgmm.training._files import read_json, write_bytes, write_json
+from hgmm.training._files import read_json, write_json
 from hgmm.training.config import RunConfig
 from hgmm.training.config_file import read_config, write_config
 from hgmm.training.interrupts import Interrupted, stop_signals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -166,6 +167,50 @@ def test_doctor_exits_with_1_and_the_fix(hgmm: Invoke, monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert "HGMM_BACKEND is broken" in result.output
     assert "run: unset HGMM_BACKEND" in result.output
+
+
+def test_an_output_that_cannot_be_written_is_said_in_words(hgmm: Invoke, trained: str) -> None:
+    Path("file").touch()
+    for command, name in (
+        ("predict", "p.csv"),
+        ("predict", "p.parquet"),
+        ("embed", "e.npz"),
+        ("embed", "e.safetensors"),
+    ):
+        result = hgmm(command, trained, "-o", f"file/{name}")
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"Error: file/{name}: it cannot be written (")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "runs"), "runs: the system refuses (Permission denied)"),
+        (OSError("device is gone"), "Error: the system refuses (device is gone)"),
+        (TimeoutError(), "the system refuses (TimeoutError)"),
+    ],
+)
+def test_errors_of_the_system_are_said_without_a_traceback(
+    hgmm: Invoke, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(training, "list_runs", refuse)
+    result = hgmm("runs")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    with pytest.raises(type(error)):
+        hgmm("--debug", "runs")
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(folder: Path) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(training, "list_runs", leave)
+    result = hgmm("runs")
+    assert (result.exit_code, result.output) == (1, "")
 
 
 def test_keyboard_interrupt_exits_with_130(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from hgmm import files
 from hgmm.errors import DataError
-from hgmm.training import _files
 from hgmm.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -56,7 +56,7 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_left(
 ) -> None:
     save_checkpoint(tmp_path, checkpoint(1, best_epoch=1), number=1)
     writes = 0
-    write, unlink = _files.write_atomically, Path.unlink
+    write, unlink = files.write_atomically, Path.unlink
 
     def count() -> bool:
         nonlocal writes
@@ -75,7 +75,7 @@ def test_killed_at_any_moment_a_whole_checkpoint_is_left(
             raise Killed
         unlink(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(_files, "write_atomically", write_or_die)
+    monkeypatch.setattr(files, "write_atomically", write_or_die)
     monkeypatch.setattr(Path, "unlink", unlink_or_die)
     died = False
     try:

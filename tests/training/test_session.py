@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hgmm import datasets
+from hgmm import datasets, files
 from hgmm.errors import ConfigError, DataError, SchemaError
 from hgmm.graph import MultimodalGraph
 from hgmm.graph.multimodal import DataSource
@@ -27,7 +27,6 @@ from hgmm.training import (
     RunConfig,
     RunRecord,
     Trainer,
-    _files,
     configure,
     load_run,
     new_run_dir,
@@ -186,14 +185,14 @@ def test_a_loss_that_is_no_number_leaves_a_run_that_can_be_used(graph: Multimoda
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """Let files be written `after` times, then never again."""
-    write, written = _files.write_atomically, itertools.count(1)
+    write, written = files.write_atomically, itertools.count(1)
 
     def write_or_fail(path: Path, fill: Callable[[Path], object]) -> None:
         if next(written) > after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, fill)
 
-    monkeypatch.setattr(_files, "write_atomically", write_or_fail)
+    monkeypatch.setattr(files, "write_atomically", write_or_fail)
 
 
 @pytest.mark.parametrize("after", [0, 2, 5, 9])

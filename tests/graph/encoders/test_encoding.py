@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from hgmm.errors import DataError
 from hgmm.graph.encoders import ImageStatistics, VectorCache, default_cache_dir, encode_images, encode_texts
+from hgmm.graph.encoders.cache import content_digest
 
 
 class Counting:
@@ -64,25 +64,64 @@ def test_cheap_encoders_leave_no_files(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def damage_bytes(path: Path) -> None:
+    path.write_bytes(b"rubbish")
+
+
+def damage_rows(path: Path) -> None:
+    stored = load_file(path)
+    save_file(stored | {"vectors": stored["vectors"][:0]}, path)
+
+
+def damage_keys(path: Path) -> None:
+    stored = load_file(path)
+    save_file({name: np.concatenate([values, values]) for name, values in stored.items()}, path)
+
+
+@pytest.mark.parametrize("damage", [damage_bytes, damage_rows, damage_keys])
+def test_a_damaged_file_is_said_and_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
     encode_texts(["a"], Counting(), cache=VectorCache(tmp_path))
     (stored,) = tmp_path.rglob("*.safetensors")
-    good = load_file(stored)
-    stored.write_bytes(b"rubbish")
-    with pytest.raises(DataError, match=rf"{stored.name}: the stored vectors are damaged"):
-        encode_texts(["a"], Counting(), cache=VectorCache(tmp_path))
-    save_file(good | {"vectors": good["vectors"][:0]}, stored)
-    with pytest.raises(DataError, match=rf"{stored.name}: the stored vectors are damaged"):
-        encode_texts(["a"], Counting(), cache=VectorCache(tmp_path))
+    damage(stored)
+    encoder = Counting()
+    with caplog.at_level(logging.WARNING):
+        assert encode_texts(["a"], encoder, cache=VectorCache(tmp_path)).tolist() == [[1, 97]]
+    assert encoder.asked == ["a"]
+    assert f"{stored}: the stored vectors are damaged" in caplog.text
+    caplog.clear()
+    third = Counting()
+    encode_texts(["a"], third, cache=VectorCache(tmp_path))
+    assert (third.asked, caplog.text) == ([], "")
+
+
+def test_a_look_up_reads_no_file_that_cannot_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, texts = VectorCache(tmp_path), [f"text {number}" for number in range(600)]
+    encode_texts(texts[:300], Counting(), cache=cache)
+    encode_texts(texts[300:], Counting(), cache=cache)
+    assert len(list(tmp_path.rglob("*.safetensors"))) <= 256
+    encoder = Counting()
+    encode_texts(texts, encoder, cache=cache)
+    assert encoder.asked == []
+    read: list[Path] = []
+
+    def load(path: Path) -> dict[str, np.ndarray]:
+        read.append(path)
+        return dict(load_file(path))
+
+    monkeypatch.setattr("hgmm.graph.encoders.cache.load_file", load)
+    encode_texts(texts[:1], encoder, cache=cache)
+    assert [path.stem for path in read] == [content_digest(texts[0].encode())[:2]]
 
 
 def test_a_full_disk_costs_no_vectors(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: object) -> None:
-        raise SafetensorError("No space left on device")
+    def refuse(path: Path, content: bytes) -> None:
+        raise DataError(f"{path}: it cannot be written (No space left on device)")
 
-    monkeypatch.setattr("hgmm.graph.files.save_file", refuse)
+    monkeypatch.setattr("hgmm.graph.encoders.cache.write_bytes", refuse)
     with caplog.at_level(logging.WARNING):
         assert encode_texts(["a"], Counting(), cache=VectorCache(tmp_path)).tolist() == [[1, 97]]
     assert "No space left on device" in caplog.text

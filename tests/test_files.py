@@ -3,11 +3,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from hgmm.graph.files import file_sha256, missing_file, sync_folder, write_atomically, write_tensors
+from hgmm.errors import DataError
+from hgmm.files import file_sha256, missing_file, sync_folder, write_atomically, write_bytes, write_file
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -35,9 +34,22 @@ def test_a_write_replaces_the_file(tmp_path: Path) -> None:
 
 def test_results_are_as_readable_as_other_new_files(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    write_tensors(tmp_path / "tensors", {"a": np.ones(3)})
-    assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
-    assert load_file(tmp_path / "tensors")["a"].tolist() == [1, 1, 1]
+    write_bytes(tmp_path / "bytes", b"content")
+    assert (tmp_path / "bytes").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert (tmp_path / "bytes").read_bytes() == b"content"
+
+
+def test_folders_are_made_and_a_refusal_is_said_in_words(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "new" / "file", b"content")
+    with pytest.raises(DataError, match=r"new/file/inside: it cannot be written \((Not a directory|File exists)\)"):
+        write_bytes(tmp_path / "new" / "file" / "inside", b"content")
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"new/file: it cannot be written \(No space left on device\); make room"):
+        write_file(tmp_path / "new" / "file", full)
+    assert (tmp_path / "new" / "file").read_bytes() == b"content"
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

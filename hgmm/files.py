@@ -6,16 +6,13 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from hgmm.errors import DataError, Problem
 
-from hgmm.errors import Problem
-
-__all__ = ["file_sha256", "missing_file", "sync_folder", "write_atomically", "write_tensors"]
+__all__ = ["file_sha256", "missing_file", "sync_folder", "write_atomically", "write_bytes", "write_file"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -42,9 +39,32 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write a safetensors file atomically."""
-    write_atomically(path, lambda temporary: save_file(dict(tensors), temporary))
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part; missing folders are made.
+
+    Parameters
+    ----------
+    path, write
+        As in `write_atomically`.
+
+    Raises
+    ------
+    DataError
+        If the system refuses: no room, no right, no such device.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path}: it cannot be written ({error.strerror or error}); make room for it or choose another folder"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` as `write_file` does, with the same errors."""
+    write_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def sync_folder(folder: Path) -> None:
