@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop after its current step; a second signal acts at once."""
+"""SIGINT and SIGTERM ask a run to stop, training after its current step; a second signal acts at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from hgmm.errors import HgmmError
 
-__all__ = ["Interrupted", "StopSignals", "stop_signals"]
+__all__ = ["Interrupted", "StopSignals", "interruptible", "stop_signals"]
 
 
 class Interrupted(HgmmError):  # noqa: N818 - a stop on request is no error
@@ -76,3 +76,30 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[StopSignals]:
         yield state
     finally:
         restore()
+
+
+@contextmanager
+def interruptible(run_dir: Path) -> Iterator[None]:
+    """Raise `Interrupted` at once when SIGINT or SIGTERM comes: for work between the steps, which a resumed run redoes.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run folder.
+
+    Raises
+    ------
+    Interrupted
+        If a signal came. On its way it is a KeyboardInterrupt, which no handler of errors takes for an error.
+    """
+
+    def stop() -> NoReturn:
+        raise KeyboardInterrupt
+
+    with stop_signals(stop) as signals:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if signals.caught is None:
+                raise
+            raise Interrupted(signals.caught, run_dir) from error

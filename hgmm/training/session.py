@@ -20,7 +20,7 @@ from hgmm.registry import MODELS
 from hgmm.training._files import read_json, write_json
 from hgmm.training.config import RunConfig
 from hgmm.training.config_file import read_config, write_config
-from hgmm.training.interrupts import Interrupted, stop_signals
+from hgmm.training.interrupts import Interrupted, interruptible, stop_signals
 from hgmm.training.predictions import labelled_table
 from hgmm.training.progress import Callback, EpochRecord, FitResult
 from hgmm.training.run_record import RECORD, RunRecord, aggregate, source_commit, versions
@@ -165,28 +165,27 @@ def train_run(
             return record
     write_config(run_dir / CONFIG, config.to_dict())
     record = _started(config)
-    record.save(run_dir)
     trainer = None
     try:
-        graph = load_data(config) if graph is None else graph
-        model = build_model(config, graph)
-        description = describe_model(model, config, graph)
-        if resume:
-            _check_same_data(description, run_dir)
-        write_json(run_dir / DESCRIPTION, description)
-        record = dataclasses.replace(
-            record,
-            task=graph_task(graph),
-            variant=description["arguments"].get("variant"),
-            dataset=graph.name,
-            data=description["source"],
-        )
-        record.save(run_dir)
-        task = NodeClassificationTask.from_config(config.train)
-        trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
-        return _train(record, trainer, graph, run_dir, resume=resume)
-    except Interrupted:
-        raise
+        with interruptible(run_dir):
+            record.save(run_dir)
+            graph = load_data(config) if graph is None else graph
+            model = build_model(config, graph)
+            description = describe_model(model, config, graph)
+            if resume:
+                _check_same_data(description, run_dir)
+            write_json(run_dir / DESCRIPTION, description)
+            record = dataclasses.replace(
+                record,
+                task=graph_task(graph),
+                variant=description["arguments"].get("variant"),
+                dataset=graph.name,
+                data=description["source"],
+            )
+            record.save(run_dir)
+            task = NodeClassificationTask.from_config(config.train)
+            trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
+            return _train(record, trainer, graph, run_dir, resume=resume)
     except BaseException as error:
         epochs = [] if trainer is None else trainer.history
         _save_stopped(dataclasses.replace(record, epochs=_plain_epochs(epochs)), run_dir, error)
@@ -229,23 +228,24 @@ def train_runs(
     trains = [dataclasses.replace(config.train, seed=config.train.seed + number) for number in range(runs)]
     write_config(run_dir / CONFIG, config.to_dict())
     record = _started(config)
-    record.save(run_dir)
     records = []
     try:
-        graph = load_data(config)
-        for train in trains:
-            one, folder = dataclasses.replace(config, train=train), run_dir / f"seed-{train.seed}"
-            going_on = resume and (folder / CONFIG).exists()
-            records.append(train_run(one, run_dir=folder, resume=going_on, callbacks=callbacks, graph=graph))
+        with interruptible(run_dir):
+            record.save(run_dir)
+            graph = load_data(config)
+            for train in trains:
+                one, folder = dataclasses.replace(config, train=train), run_dir / f"seed-{train.seed}"
+                going_on = resume and (folder / CONFIG).exists()
+                records.append(train_run(one, run_dir=folder, resume=going_on, callbacks=callbacks, graph=graph))
+            whole = aggregate(records, [f"seed-{record.seed}" for record in records])
+            whole = dataclasses.replace(whole, config=config.to_dict())
+            whole.save(run_dir)
+            return whole
     except BaseException as error:
         _save_stopped(record, run_dir, error)
         if isinstance(error, Interrupted):
             raise Interrupted(error.signal, run_dir) from error
         raise
-    whole = aggregate(records, [f"seed-{record.seed}" for record in records])
-    whole = dataclasses.replace(whole, config=config.to_dict())
-    whole.save(run_dir)
-    return whole
 
 
 def _fresh_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
@@ -306,6 +306,9 @@ def _save_stopped(record: RunRecord, run_dir: Path, error: BaseException) -> Non
     status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
     # On a full disk this fails as well, and the first error is the one to show.
     with contextlib.suppress(OSError):
+        # A run that was saved as interrupted or done before the error came stays that.
+        if RunRecord.load(run_dir).status != "running":
+            return
         dataclasses.replace(record, status=status).save(run_dir)
 
 

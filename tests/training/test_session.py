@@ -30,6 +30,7 @@ from hgmm.training import (
     configure,
     load_run,
     new_run_dir,
+    session,
     train_run,
     train_runs,
 )
@@ -131,6 +132,34 @@ def test_a_signal_stops_the_run_and_it_can_be_resumed(
     assert comparable(resumed) == comparable(whole)
     for name in ("predictions.csv", "config.yaml", "checkpoint/model.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["load_data", "describe_model", "labelled_table"])
+def test_a_signal_between_the_steps_leaves_no_running_record(
+    graph: MultimodalGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: graph)
+    handlers = [signal.getsignal(entry) for entry in (signal.SIGINT, signal.SIGTERM)]
+    work = getattr(session, place)
+
+    def stopped(*args: Any) -> Any:
+        signal.raise_signal(number)
+        return work(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, place, stopped)
+        with pytest.raises(Interrupted, match=f"one was stopped by {number.name}"):
+            train_run(config(), run_dir=tmp_path / "one")
+        with pytest.raises(Interrupted, match=f"two was stopped by {number.name}"):
+            train_runs(config(), runs=2, run_dir=tmp_path / "two")
+    assert [signal.getsignal(entry) for entry in (signal.SIGINT, signal.SIGTERM)] == handlers
+    found = {path.parent.name: RunRecord.load(path.parent) for path in tmp_path.rglob("record.json")}
+    assert {record.status for record in found.values()} == {"interrupted"}
+    assert len(found["one"].epochs) == (5 if place == "labelled_table" else 0)
+    assert train_run(run_dir=tmp_path / "one", resume=True).status == "done"
+    assert (tmp_path / "one" / "predictions.csv").exists()
+    assert train_runs(runs=2, run_dir=tmp_path / "two", resume=True).status == "done"
 
 
 def test_a_stop_that_no_signal_asked_for_is_no_error(graph: MultimodalGraph, tmp_path: Path) -> None:
