@@ -6,6 +6,8 @@ Shape letters: ``N_src N_dst E M H D`` with ``F = H * D``; ``P`` branches, ``B``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -77,15 +79,17 @@ class NodeOutput(NamedTuple):
         Names of the ``P`` branches; empty if there are none.
     available : Tensor or None
         ``(n, P)`` bool, True where the node has the branch.
-    aux : dict of str to Tensor
-        Further terms: ``"missing_attention"`` is the scalar of the L_att loss, ``"modality_weights"`` is ``(n, M)``.
+    aux : mapping of str to Tensor
+        Further terms, none by default: ``"missing_attention"`` is the scalar of the L_att loss, ``"modality_weights"``
+        is ``(n, M)``.
     """
 
     logits: Tensor
     branch_logits: Tensor | None = None
     branch_names: tuple[str, ...] = ()
     available: Tensor | None = None
-    aux: dict[str, Tensor] = {}
+    # A dictionary would be shared by all outputs that name none.
+    aux: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class TripleSet(NamedTuple):

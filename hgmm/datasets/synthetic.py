@@ -19,7 +19,7 @@ from hgmm.datasets.planted import (
     planted_features,
 )
 from hgmm.dgl_compat import dgl
-from hgmm.errors import ConfigError, unknown_name
+from hgmm.errors import ConfigError, DataError, unknown_name
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.graph.schema import KINDS, PRESENT_SUFFIX
 from hgmm.typing import CanonicalEtype
@@ -162,7 +162,18 @@ class SyntheticDataset(Dataset):
     )
 
     def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:
-        """Generate the graph; `root` and `require_official` change nothing, for there are no files."""
+        """Generate the graph; `root` changes nothing, for there are no files.
+
+        Raises
+        ------
+        DataError
+            If `require_official` is set.
+        """
+        if require_official:
+            raise DataError(
+                "dataset synthetic: its data is generated and never official, but require_official is set (on the "
+                "command line --require-official); leave it out, or name a published data set"
+            )
         return synthetic()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,18 @@ class ModalitySpec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {"kind": self.kind, "width": self.width, "source": self.source}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModalitySpec:
+        """Build a modality from what `to_dict` returned.
+
+        Raises
+        ------
+        SchemaError
+            If a key is missing or unknown, or a value breaks a rule.
+        """
+        _check_keys("ModalitySpec.from_dict", data, required=("kind", "width"), optional=("source",))
+        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -157,18 +169,14 @@ class GraphSchema:
         SchemaError
             If a key is missing or unknown, or the content breaks a rule.
         """
-        known = {"ntypes", "canonical_etypes", "modalities", "target", "classes", "relations", "modality_names"}
-        for key in data:
-            if key not in known:
-                raise SchemaError(f"GraphSchema.from_dict: {unknown_name('key', key, known)}")
-        for key in ("ntypes", "canonical_etypes", "modalities"):
-            if key not in data:
-                raise SchemaError(f"GraphSchema.from_dict: key {key!r} is missing; found: {', '.join(sorted(data))}")
+        required = ("ntypes", "canonical_etypes", "modalities")
+        optional = ("target", "classes", "relations", "modality_names")
+        _check_keys("GraphSchema.from_dict", data, required=required, optional=optional)
         return cls(
             ntypes=tuple(data["ntypes"]),
             canonical_etypes=tuple((s, e, d) for s, e, d in data["canonical_etypes"]),
             modalities={
-                ntype: {name: ModalitySpec(**spec) for name, spec in specs.items()}
+                ntype: {name: ModalitySpec.from_dict(spec) for name, spec in specs.items()}
                 for ntype, specs in data["modalities"].items()
             },
             target=data.get("target"),
@@ -176,6 +184,15 @@ class GraphSchema:
             relations=tuple(data.get("relations", ())),
             modality_names=tuple(data.get("modality_names", ())),
         )
+
+
+def _check_keys(where: str, data: Mapping[str, Any], *, required: Sequence[str], optional: Sequence[str]) -> None:
+    for key in data:
+        if key not in (*required, *optional):
+            raise SchemaError(f"{where}: {unknown_name('key', key, (*required, *optional))}")
+    for key in required:
+        if key not in data:
+            raise SchemaError(f"{where}: key {key!r} is missing; found: {', '.join(sorted(data))}")
 
 
 def _repeated(names: Iterable[Any]) -> list[Any]:

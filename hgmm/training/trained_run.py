@@ -182,9 +182,8 @@ class TrainedRun:
         else:
             nodes = known.split(split or "test")
         if not len(nodes):
-            raise SchemaError(
-                f"TrainedRun.evaluate graph: {graph.name!r} has no labelled node in split {split!r}; give it labels"
-            )
+            where = "" if split is None else f" in split {split!r}"
+            raise SchemaError(f"TrainedRun.evaluate graph: {graph.name!r} has no labelled node{where}; give it labels")
         return classification_metrics(self._outputs(known, nodes).logits, known.labels[nodes])
 
     def _conform(self, graph: MultimodalGraph) -> MultimodalGraph:

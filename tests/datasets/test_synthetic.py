@@ -7,7 +7,7 @@ import torch
 
 from hgmm.datasets import check_published, info, load, statistics, synthetic
 from hgmm.datasets.synthetic import RELIABILITY_SUFFIX
-from hgmm.errors import ConfigError
+from hgmm.errors import ConfigError, DataError
 
 NODES = {"item": 60, "user": 30}
 EDGES = {("user", "buys", "item"): 120, ("item", "like", "item"): 80}
@@ -19,11 +19,16 @@ def small(**options: Any) -> Any:
 
 
 def test_the_registered_graph_has_its_published_statistics() -> None:
-    graph = load("synthetic", require_official=True)
+    graph = load("synthetic")
     check_published(graph, info("synthetic"))
     assert graph.source.source == "synthetic"
     assert graph.source.note == "generated data (seed 0): scores say nothing about real data"
     assert graph.name == "synthetic"
+
+
+def test_generated_data_is_never_official() -> None:
+    with pytest.raises(DataError, match="dataset synthetic: its data is generated and never official"):
+        load("synthetic", require_official=True)
 
 
 def test_a_graph_has_the_types_numbers_and_widths_asked_for() -> None:

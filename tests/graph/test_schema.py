@@ -93,6 +93,11 @@ def test_dictionaries_that_are_no_schema() -> None:
     data = schema().to_dict()
     with pytest.raises(SchemaError, match="from_dict: unknown key 'etypes'; known: canonical_etypes, classes"):
         GraphSchema.from_dict(data | {"etypes": []})
+    spec = {"kind": "text", "width": 3}
+    with pytest.raises(SchemaError, match=r"ModalitySpec\.from_dict: unknown key 'widht'; known: kind, source, width"):
+        GraphSchema.from_dict(data | {"modalities": {"item": {"text": spec | {"widht": 3}}}})
+    with pytest.raises(SchemaError, match=r"ModalitySpec\.from_dict: key 'width' is missing; found: kind"):
+        GraphSchema.from_dict(data | {"modalities": {"item": {"text": {"kind": "text"}}}})
     del data["modalities"]
     with pytest.raises(SchemaError, match="from_dict: key 'modalities' is missing; found: canonical_etypes, classes"):
         GraphSchema.from_dict(data)

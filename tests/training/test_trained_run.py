@@ -215,10 +215,10 @@ def test_labels_of_unknown_classes_cannot_be_evaluated(tmp_path: Path) -> None:
     assert len(run.predict(part(classes=("red", "pink"), labels=[0, 1, 1, -1])).ids) == 4
 
 
-@pytest.mark.parametrize("split", [None, "train"])
-def test_without_labels_there_is_nothing_to_evaluate(tmp_path: Path, split: str | None) -> None:
+@pytest.mark.parametrize(("split", "words"), [(None, "node; give"), ("train", "node in split 'train'; give")])
+def test_without_labels_there_is_nothing_to_evaluate(tmp_path: Path, split: str | None, words: str) -> None:
     run_in(tmp_path / "run")
-    with pytest.raises(SchemaError, match=f"'new' has no labelled node in split {split!r}"):
+    with pytest.raises(SchemaError, match=f"'new' has no labelled {words} it labels"):
         load_run(tmp_path / "run").evaluate(part(), split=split)
 
 
