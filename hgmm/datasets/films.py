@@ -55,7 +55,7 @@ class FilmsDataset(Dataset):
         target="film",
         licence="CC0-1.0",
         citation="Wikidata, snapshot of 18 October 2026, in bokeh_sampledata 2026.1",
-        url="https://pypi.org/project/bokeh-sampledata/",
+        url="https://github.com/bokeh/bokeh_sampledata",
         published={
             "film": 9769,
             "director": 1824,

@@ -25,11 +25,14 @@ def settings(*, hidden_size: int, epochs: int, patience: int, monitor: str) -> d
         "train.epochs": epochs,
         "train.patience": patience,
         "train.monitor": monitor,
+        "train.patience_monitor": "loss",
         "train.learning_rate": 1e-3,
         "train.weight_decay": 5e-3,
         "train.scheduler": "one-cycle",
         "train.scheduler_steps": 1000,
         "train.scheduler_warmup": 0.05,
+        "train.gradient_clip": 0.0,
+        "train.label_smoothing": 0.0,
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hgmm.errors import ConfigError, SchemaError, unknown_name
-from hgmm.graph.multimodal import present_mask
+from hgmm.graph.multimodal import MultimodalGraph, present_mask
 from hgmm.graph.schema import GraphSchema
 from hgmm.losses.missing_modality import FORMS, missing_modality_loss
 from hgmm.models.variants import ABLATIONS, VARIANTS
@@ -195,7 +195,7 @@ class HGNNIMA(nn.Module):
 
         Parameters
         ----------
-        graph : dgl.DGLGraph or sequence of blocks
+        graph : dgl.DGLGraph, MultimodalGraph or sequence of blocks
             Features and presence masks are read from its frames as `hgmm.graph.MultimodalGraph` puts them there; of
             blocks, one a layer as ``dgl.dataloading.NeighborSampler`` makes them, from the first one's source nodes.
         nodes : Tensor, optional
@@ -221,7 +221,7 @@ class HGNNIMA(nn.Module):
         fused, weights = self.fusion.fuse(h, present)
         return NodeOutput(
             logits=self.classifier(fused),
-            branch_logits=self.classifier(h),
+            branch_logits=self.classifier(self.fusion.transform(h)),
             branch_names=self.schema.modality_names,
             available=present,
             aux={"missing_attention": aux, "modality_weights": weights, "embedding": fused},
@@ -276,6 +276,8 @@ class HGNNIMA(nn.Module):
         return h[self.target], final, loss.to(h[self.target]), attn
 
     def _layer_graphs(self, graph: Any) -> list[Any]:
+        if isinstance(graph, MultimodalGraph):
+            graph = graph.g
         if not isinstance(graph, list | tuple):
             return [graph] * len(self.convs)
         if len(graph) != len(self.convs):

@@ -16,10 +16,10 @@ __all__ = ["InterModalAttention"]
 
 
 class InterModalAttention(nn.Module):
-    """Fuse the modalities of each node: ``o_i = sum_m pi_i^m U_m h_i^m`` with ``pi_i = softmax_m u_i^m``.
+    """Fuse the modalities of each node: ``o_i = sum_m pi_i^m z_i^m`` with ``pi_i = softmax_m u_i^m``.
 
-    ``u_i^m = w . Dropout(h_i^m) + b``, inside ``tanh(Dropout(.))`` if bounded, with one w for all modalities and types.
-    ``U_m`` is the identity unless `num_modalities` is given.
+    ``z_i^m = U_m h_i^m`` and ``u_i^m = w . Dropout(z_i^m) + b``, inside ``tanh(Dropout(.))`` if bounded, with one w for
+    all modalities and types. ``U_m`` is the identity unless `num_modalities` is given.
 
     Parameters
     ----------
@@ -112,15 +112,20 @@ class InterModalAttention(nn.Module):
                 f"InterModalAttention, present: expected shape {tuple(h.shape[:2])}, got {tuple(present.shape)}; "
                 "it has the first two axes of h"
             )
-        if self.project is not None and h.shape[1] != len(self.project):
+        z = self.transform(h)
+        logits = self.score(self.dropout(z)).squeeze(-1)
+        if self.bounded:
+            logits = torch.tanh(self.score_dropout(logits))
+        weights = masked_softmax(logits, present)
+        return torch.einsum("nm,nmf->nf", weights, z), weights
+
+    def transform(self, h: Tensor) -> Tensor:
+        """Return z, ``(N, M, F)``: what is summed, `h` itself without matrices of its own for each modality."""
+        if self.project is None:
+            return h
+        if h.shape[1] != len(self.project):
             raise ShapeError(
                 f"InterModalAttention, h: expected {len(self.project)} modalities, got {h.shape[1]}; "
                 "the middle axis is the constructor's num_modalities"
             )
-        logits = self.score(self.dropout(h)).squeeze(-1)
-        if self.bounded:
-            logits = torch.tanh(self.score_dropout(logits))
-        weights = masked_softmax(logits, present)
-        if self.project is None:
-            return torch.einsum("nm,nmf->nf", weights, h), weights
-        return (weights.unsqueeze(-1) * h).flatten(1) @ self.project.flatten(0, 1), weights
+        return torch.einsum("nmf,mfg->nmg", h, self.project)

@@ -157,12 +157,12 @@ class TrainConfig:
         If a value has the wrong type or is out of range.
     """
 
-    epochs: int = 200
-    learning_rate: float = 1e-3
-    weight_decay: float = 5e-3
-    scheduler: str = "none"
+    epochs: int = 100
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.05
+    scheduler: str = "one-cycle"
     scheduler_steps: int = 0
-    scheduler_warmup: float = 0.05
+    scheduler_warmup: float = 0.1
     patience: int = 50
     monitor: str = "micro_f1"
     patience_monitor: str | None = None
@@ -170,10 +170,10 @@ class TrainConfig:
     device: str = "auto"
     batch_size: int = 0
     fanouts: tuple[int, ...] = ()
-    gradient_clip: float = 0.0
-    branch_weight: float = 1.0
+    gradient_clip: float = 1.0
+    branch_weight: float = 0.2
     missing_attention_weight: float = 1.0
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     num_threads: int = 0
     eval_every: int = 1
     checkpoint_every: int = 1

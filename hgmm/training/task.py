@@ -69,7 +69,7 @@ class NodeClassificationTask:
     def __init__(
         self,
         *,
-        branch_weight: float = 1.0,
+        branch_weight: float = 0.2,
         missing_attention_weight: float = 1.0,
         label_smoothing: float = 0.0,
         monitor: str = "micro_f1",

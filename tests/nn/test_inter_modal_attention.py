@@ -69,8 +69,9 @@ def test_own_matrices_start_as_the_identity_and_act_by_modality() -> None:
         fuse.project.normal_(generator=torch.Generator().manual_seed(0))
     fused, weights = fuse.fuse(h["item"], present["item"])
     for i, x in enumerate(h["item"]):
-        expected = sum(weights[i, m] * (x[m] @ fuse.project[m]) for m in range(M))
-        torch.testing.assert_close(fused[i], expected)
+        z = torch.stack([x[m] @ fuse.project[m] for m in range(M)])
+        torch.testing.assert_close(fuse.transform(h["item"])[i], z)
+        torch.testing.assert_close(fused[i], weights[i] @ z)
 
 
 def test_wrong_number_of_modalities() -> None:

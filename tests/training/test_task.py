@@ -54,7 +54,7 @@ def test_branches_that_a_node_lacks_are_not_blamed() -> None:
     branches = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]], [[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]])
     available = torch.tensor([[True, False], [True, False]])
     blamed = NodeOutput(logits, branches, ("a", "b"))
-    task = NodeClassificationTask()
+    task = NodeClassificationTask(branch_weight=1.0)
     spared = task.loss(blamed._replace(available=available), target)[0]
     expected = (F.cross_entropy(logits, target) + F.cross_entropy(branches[:, 0], target)) / 2
     assert float(spared) == pytest.approx(float(expected))
