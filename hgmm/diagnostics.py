@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -201,7 +202,12 @@ def _data(root: str | os.PathLike[str] | None) -> Iterator[Finding]:
         text = f"{folder} does not exist; the data sets that ship with hgmm do not need it"
         yield Finding("data", "data root", text, "note")
         return
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    try:
+        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        text = f"{folder} cannot be read ({error.strerror})"
+        yield Finding("data", "data root", text, "broken", f"run: chmod u+rx {shlex.quote(str(folder))}")
+        return
     yield Finding("data", "data root", f"{folder}: {', '.join(found) if found else 'empty'}")
     for name in DATASETS:
         dataset = DATASETS.get(name)

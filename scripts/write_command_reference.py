@@ -14,14 +14,17 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 
 HEAD = """# Commands
 
-Every command shows its help with `--help`. The exit code is 0 for success, 2 for a wrong option, a wrong setting or
-broken data, 130 and 143 for a run that was stopped by SIGINT or SIGTERM and can be resumed. `hgmm --debug …` shows the
-traceback of an error. This page is written by `scripts/write_command_reference.py`.
+Every command shows its help with `--help`. The exit code is 0 for success, 1 if `hgmm doctor` finds something broken or
+the reader of a pipe has left, 2 for a wrong option, a wrong setting, broken data or a file that cannot be written, 130
+and 143 for SIGINT and SIGTERM; a run that they stop can be resumed. `hgmm --debug …` shows the traceback of an error.
+This page is written by `scripts/write_command_reference.py`.
 
 | environment variable | meaning |
 | --- | --- |
 | `HGMM_DATA` | folder of the published files; the option `--data-root` wins |
 | `HGMM_BACKEND` | which kernels to use, {backends}; the option `--backend` wins |
+| `XDG_DATA_HOME` | parent of the folder `hgmm` for published files, by default `~/.local/share` |
+| `XDG_CACHE_HOME` | parent of the folder `hgmm` for vectors of texts and images, by default `~/.cache` |
 """
 
 

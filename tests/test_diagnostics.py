@@ -101,6 +101,16 @@ def test_diagnose_stops_at_a_dgl_that_cannot_be_imported(monkeypatch: pytest.Mon
     assert statuses(findings, "kernels") == {}
 
 
+def test_diagnose_reports_a_data_root_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    finding = only_broken(diagnose(tmp_path))
+    assert finding.value == f"{tmp_path} cannot be read (Permission denied)"
+    assert finding.fix == f"run: chmod u+rx {tmp_path}"
+
+
 def test_diagnose_reports_an_unsupported_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnostics, "PYTHON_RANGE", ((3, 98), (3, 99)))
     assert only_broken(diagnose()).name == "Python"

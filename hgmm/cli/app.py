@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -58,11 +61,29 @@ def _plain_errors(debug: bool) -> Iterator[None]:
         raise SystemExit(KEYBOARD_INTERRUPT) from error
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    click.echo("Stopped.", err=True)
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that no temporary file is left; one that is ignored or handled stays so."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class _Group(click.Group):
     """A group that shows an error of hgmm or of the system as a message and exits with code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _plain_errors(debug=bool(ctx.params.get("debug"))):
+        with _orderly_termination(), _plain_errors(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
 
 

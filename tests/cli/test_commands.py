@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,14 @@ def test_runs_are_listed(hgmm: Invoke, trained: str) -> None:
     row = hgmm("runs").output.splitlines()[1].split()
     assert row[:5] == ["one", "small", "(local", "data)", "sharp"]
     assert row[-1] == "done"
+
+
+def test_the_name_of_a_run_stays_whole_in_a_narrow_terminal(
+    hgmm: Invoke, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(trained).rename("runs/emoji-hgnn-ima-20261122-142513")
+    monkeypatch.setenv("COLUMNS", "90")
+    assert "emoji-hgnn-ima-20261122-142513 " in hgmm("runs").output
 
 
 def test_no_runs_say_how_to_start_one(hgmm: Invoke) -> None:
@@ -220,6 +229,14 @@ def test_keyboard_interrupt_exits_with_130(hgmm: Invoke, monkeypatch: pytest.Mon
     monkeypatch.setattr(training, "list_runs", stop)
     result = CliRunner().invoke(main, ["runs"])
     assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
+
+
+def test_termination_removes_what_is_half_written(hgmm: Invoke, trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *args, **kwargs: signal.raise_signal(signal.SIGTERM))
+    result = hgmm("predict", trained, "-o", "out/p.csv")
+    assert (result.exit_code, result.stderr) == (143, "Stopped.\n")
+    assert list(Path("out").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_completion_offers_names(hgmm: Invoke, trained: str) -> None:
