@@ -22,11 +22,13 @@ def make_console(*, stderr: bool = False) -> Console:
     return console
 
 
-def make_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """Return an empty table; the columns named in `right` hold numbers."""
+def make_table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:
+    """Return an empty table; the columns named in `right` hold numbers, those in `whole` are the last to be folded."""
     table = Table(show_header=any(columns), header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in whole
+        )
     return table
 
 

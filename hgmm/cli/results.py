@@ -46,7 +46,8 @@ def print_config(console: Console, config: RunConfig) -> None:
     """Show the resolved configuration, a line a section."""
     for section, entries in config.to_dict().items():
         settings = "  ".join(f"{key}={value}" for key, value in entries.items() if value not in (None, []))
-        console.print(f"{section}: {settings}", style="dim", soft_wrap=True)
+        # A terminal breaks a long line inside a word, a log keeps it whole.
+        console.print(f"{section}: {settings}", style="dim", soft_wrap=not console.is_terminal)
 
 
 class Announcement:

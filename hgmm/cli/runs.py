@@ -24,7 +24,9 @@ def runs(folder: Path) -> None:
         console.print(f"There are no runs in {folder}. Start one with: hgmm train", soft_wrap=True)
         return
     scores = ("micro-F1", "macro-F1")
-    table = make_table("run", "data", "variant", "seeds", *scores, "status", right=("seeds", *scores))
+    columns = ("run", "data", "variant", "seeds", *scores, "status")
+    # A name that is folded cannot be copied into the next command.
+    table = make_table(*columns, right=("seeds", *scores), whole=("run", *scores))
     for path, record in found:
         std = record.test_std or {}
         table.add_row(

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hgmm import datasets
-from hgmm.cli.results import Announcement, data_words
+from hgmm.cli.results import Announcement, data_words, print_config
 from hgmm.training import Interrupted, RunConfig, RunRecord, session
 from tests.cli.conftest import SMALL, Invoke
 
@@ -34,6 +36,17 @@ def test_train_shows_configuration_progress_scores_and_next_steps(hgmm: Invoke, 
     record = record_of(str(run))
     assert (record["status"], record["seed"]) == ("done", 3)
     assert any(line.split() == ["micro-F1", f"{record['test']['micro_f1']:.4f}"] for line in lines)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_settings_are_folded_between_words_on_a_terminal_only(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), width=60, force_terminal=terminal, color_system=None)
+    print_config(console, RunConfig())
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 3 if not terminal else max(map(len, lines)) <= 60
+    words = [word for line in lines for word in line.split()]
+    assert "checkpoint_seconds=5.0" in words
+    assert {"data:", "model:", "train:"} == {word for word in words if "=" not in word}
 
 
 def test_seed_zero_is_a_seed(hgmm: Invoke, graph_folder: str) -> None:
