@@ -304,12 +304,15 @@ class GraphBuilder:
 
     def _read_target(self, nodes: _Nodes, read: _NodeSet, problems: list[Problem]) -> None:
         read.classes = self._classes
+        # New rows for a trained model: what is to be predicted need not have a column, nor what only training uses.
+        if self._transforms is not None and _lacks_column(nodes.label, read.table):
+            return
         if nodes.label is not None:
             found = read_labels(nodes.label, read.table, read.ids, self._root, classes=self._classes, problems=problems)
             if found is None:
                 return
             read.labels, read.classes = found
-        if nodes.split is not None:
+        if nodes.split is not None and not (self._transforms is not None and _lacks_column(nodes.split, read.table)):
             if read.labels is None:
                 text = f"node type {nodes.ntype!r} has a split and no label; name its label column"
                 problems.append(Problem("split without label", read.table.name, text))
@@ -382,3 +385,7 @@ class GraphBuilder:
             paths += nodes.split.values() if isinstance(nodes.split, Mapping) else ()
         paths += [edges.table for edges in self._edges]
         return [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
+
+
+def _lacks_column(given: Any, table: Table) -> bool:
+    return isinstance(given, str) and given not in map(str, table.frame.columns)

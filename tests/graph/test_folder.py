@@ -241,6 +241,22 @@ def test_whatever_stands_in_the_yaml_only_errors_of_hgmm_come_out(shop: Path, wr
     assert refused > 30
 
 
+@pytest.mark.parametrize("split", ["{train: 0.5, val: 0.25, test: 0.25, seed: 0}", "part"])
+@pytest.mark.parametrize("column", ["label", "part"])
+def test_new_rows_need_no_column_for_labels_or_split(shop: Path, replace_in: Replace, column: str, split: str) -> None:
+    trained = read_folder(shop)
+    replace_in("graph.yaml", "{train: 0.5, val: 0.25, test: 0.25, seed: 0}", split)
+    table = pd.read_csv(shop / "item.csv", dtype=str).assign(part="test").drop(columns=column)
+    table.to_csv(shop / "item.csv", index=False)
+    graph = read_folder(shop, transforms=trained.transforms, classes=trained.schema.classes)
+    assert graph.schema.classes == ("hat", "shoe")
+    assert (graph.labels >= 0).any().item() == (column != "label")
+    assert (len(graph.test_idx) > 0) == (column != "label" and split != "part")
+    if column == "label":
+        with pytest.raises(DataError, match="unknown column 'label'"):
+            read_folder(shop)
+
+
 def test_a_folder_without_labels_can_be_predicted(shop: Path, replace_in: Replace) -> None:
     trained = read_folder(shop)
     replace_in("graph.yaml", "    label: label\n    split: {train: 0.5, val: 0.25, test: 0.25, seed: 0}\n", "")
