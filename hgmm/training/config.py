@@ -338,7 +338,8 @@ def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in data.items():
         section, dot, _ = str(key).partition(".")
         if section not in ("data", "model", "train"):
-            raise ConfigError(f"configuration: {unknown_name('section', section, ('data', 'model', 'train'))}")
+            hint = "" if dot else " A key begins with its section, as in train.epochs"
+            raise ConfigError(f"configuration: {unknown_name('section', section, ('data', 'model', 'train'))}{hint}")
         if dot:
             flat[key] = value
         elif isinstance(value, Mapping):

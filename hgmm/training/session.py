@@ -251,10 +251,19 @@ def train_runs(
 def _fresh_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
     if config is None:
         raise ConfigError("train_run config: must be given unless a run is resumed, got None")
-    # A process killed while it writes its first file leaves a hidden temporary one.
-    if run_dir.exists() and (not run_dir.is_dir() or any(not path.name.startswith(".") for path in run_dir.iterdir())):
+    if run_dir.exists() and not (run_dir.is_dir() and _is_free(run_dir)):
         raise ConfigError(f"run folder {run_dir}: it exists and is not empty; choose another, or resume that run")
     return dataclasses.replace(config, model=config.model.complete())
+
+
+def _is_free(run_dir: Path) -> bool:
+    # A process killed while it writes its first file leaves a hidden temporary one.
+    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
+    if names != {CONFIG, RECORD}:
+        return not names
+    # A run refused for a wrong option or missing data leaves only its words, and the corrected one takes its place.
+    record = RunRecord.load(run_dir)
+    return record.status == "failed" and not record.epochs
 
 
 def _resumed_config(config: RunConfig | None, run_dir: Path, *, several: bool) -> RunConfig:

@@ -56,6 +56,7 @@ def test_options_of_types_that_are_not_simple_are_the_models_business() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
+        ({"hidden_size": 1}, r"unknown section 'hidden_size'; known: .* A key begins with its section"),
         ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, model, train. Did you mean 'train'"),
         ({"train.epoch": 1}, r"train.epoch: unknown key of section 'train' 'epoch'.*Did you mean 'epochs'"),
         ({"data.data_set": "x"}, r"data.data_set: unknown key of section 'data' 'data_set'; known: dataset"),

@@ -306,6 +306,19 @@ def test_a_failing_run_fails_the_whole(graph: MultimodalGraph, tmp_path: Path, m
     assert RunRecord.load(tmp_path / "run").status == "failed"
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_corrected_run_takes_the_folder_of_one_that_was_refused(
+    graph: MultimodalGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        train_run(config(data__dataset="nowhere"), run_dir=tmp_path)
+    monkeypatch.setattr(session, "load_data", lambda config: graph)
+    record = train_runs(config(), runs=2, run_dir=tmp_path) if several else train_run(config(), run_dir=tmp_path)
+    assert record.status == RunRecord.load(tmp_path).status == "done"
+    with pytest.raises(ConfigError, match="it exists and is not empty"):
+        train_run(config(), run_dir=tmp_path, graph=graph)
+
+
 def occupied(graph: MultimodalGraph, path: Path) -> None:
     (path / "notes.txt").write_text("mine")
     train_run(config(), run_dir=path, graph=graph)
