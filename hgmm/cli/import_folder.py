@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ def import_folder(folder: Path, output: Path) -> None:
     save_graph(graph, output)
     console = make_console()
     print_summary(console, summarize(graph))
-    console.print(f"\nSaved in {output}. Next: hgmm train --dataset {_as_folder(output)}", soft_wrap=True)
+    console.print(f"\nSaved in {output}. Next: hgmm train --dataset {shlex.quote(_as_folder(output))}", soft_wrap=True)
 
 
 def _as_folder(path: Path) -> str:

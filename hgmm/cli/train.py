@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def _run(config: RunConfig | None, run_dir: Path, *, runs: int, resume: bool) ->
         view.close()
         several = f" --runs {runs}" if runs > 1 else ""
         message = f"Stopped by {stop.signal.name}; the state is saved. Go on with:"
-        click.echo(f"{message}\n  hgmm train --run-dir {run_dir}{several} --resume", err=True)
+        click.echo(f"{message}\n  hgmm train --run-dir {shlex.quote(str(run_dir))}{several} --resume", err=True)
         raise SystemExit(128 + stop.signal) from stop
     finally:
         view.close()

@@ -101,14 +101,6 @@ def test_runs_are_listed(hgmm: Invoke, trained: str) -> None:
     assert row[-1] == "done"
 
 
-def test_the_name_of_a_run_stays_whole_in_a_narrow_terminal(
-    hgmm: Invoke, trained: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path(trained).rename("runs/emoji-hgnn-ima-20261122-142513")
-    monkeypatch.setenv("COLUMNS", "90")
-    assert "emoji-hgnn-ima-20261122-142513 " in hgmm("runs").output
-
-
 def test_no_runs_say_how_to_start_one(hgmm: Invoke) -> None:
     assert "There are no runs in runs. Start one with: hgmm train" in hgmm("runs").output
 
@@ -152,6 +144,10 @@ def test_import_shows_what_is_in_the_graph(hgmm: Invoke, tables: Path) -> None:
     assert any(row[:5] == ["item", "→", "bought_by", "→", "user"] and row[-2:] == ["100.0", "%"] for row in rows)
     assert "Next: hgmm train --dataset ./shop-graph" in result.output
     assert Path("shop-graph/schema.json").is_file()
+
+
+def test_import_quotes_the_next_command(hgmm: Invoke, tables: Path) -> None:
+    assert "Next: hgmm train --dataset './my graph'" in hgmm("import", "shop", "-o", "my graph").output
 
 
 def test_import_lists_all_problems_and_writes_nothing(hgmm: Invoke, tables: Path) -> None:

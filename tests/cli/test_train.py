@@ -141,8 +141,8 @@ def test_a_signal_exits_with_its_number_and_says_how_to_resume(
     assert one.exit_code == code
     assert f"Stopped by {number.name}" in one.stderr
     assert "hgmm train --run-dir here --resume" in one.stderr
-    several = hgmm("train", "--dataset", graph_folder, "--run-dir", "here", "--runs", "3")
-    assert "hgmm train --run-dir here --runs 3 --resume" in several.stderr
+    several = hgmm("train", "--dataset", graph_folder, "--run-dir", "my runs", "--runs", "3")
+    assert "hgmm train --run-dir 'my runs' --runs 3 --resume" in several.stderr
 
 
 def test_backend_reaches_the_kernels(hgmm: Invoke, graph_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
