@@ -179,7 +179,7 @@ class Trainer:
     def _check(self, graph: MultimodalGraph, resume: bool) -> None:
         if not len(graph.train_idx):
             raise SchemaError(
-                f"Trainer.fit graph: {graph.name!r} has no training nodes; give it a split in graph.yaml, or a train_mask"
+                f"Trainer.fit graph: {graph.name!r} has no training node; give it a split in graph.yaml or a train_mask"
             )
         if resume and self.run_dir is None:
             raise ConfigError("Trainer.fit resume: must come with a run_dir, got None; give the Trainer the folder")

@@ -407,7 +407,7 @@ def diverge(graph: MultimodalGraph, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("act", "error", "match"),
     [
-        (no_train, SchemaError, r"graph: 'tiny' has no training nodes; give it a split"),
+        (no_train, SchemaError, r"graph: 'tiny' has no training node; give it a split"),
         (diverge, ConfigError, r"the loss of epoch 1 is nan; lower train.learning_rate"),
         (diverge_unseen, ConfigError, r"the test loss is nan; lower train.learning_rate"),
         (other_model, DataError, r"checkpoint: its weights do not fit OwnText \(.*; use the hgmm that wrote them"),
