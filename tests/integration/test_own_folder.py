@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.dataset": str(folder),
         "model.hidden_size": 16,
         "model.num_heads": 2,
-        "train.epochs": 25,
+        "train.epochs": 60,
         "train.learning_rate": 0.02,
         "train.device": "cpu",
         "train.num_threads": 1,
