@@ -12,7 +12,7 @@ from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph.multimodal import MultimodalGraph, present_mask
 from hgmm.graph.schema import GraphSchema
 from hgmm.losses.missing_modality import FORMS, missing_modality_loss
-from hgmm.models.variants import ABLATIONS, VARIANTS
+from hgmm.models.variants import ABLATIONS, VARIANTS, Variant
 from hgmm.nn import CrossModalConv, InterModalAttention, ModalityEncoder
 from hgmm.nn.functional import count_present_neighbors, destination_rows
 from hgmm.registry import MODELS
@@ -135,6 +135,7 @@ class HGNNIMA(nn.Module):
         }
         _check_options(schema, self._args)
         row = VARIANTS[variant]
+        self._args = args = _resolved(self._args, row, schema.num_modalities)
         self.schema = schema
         self.target: str = str(schema.target)
         self.masked = row.fill is None
@@ -145,12 +146,12 @@ class HGNNIMA(nn.Module):
             schema,
             hidden_size,
             shared=row.shared_encoder,
-            input_norm=row.norms(schema.num_modalities) if input_norm is None else input_norm,
+            input_norm=args["input_norm"] or row.norms(schema.num_modalities),
             output_norm=row.output_norm,
             activation=row.activation,
-            dropout=_default(encoder_dropout, row.encoder_dropout),
-            input_dropout=_default(input_dropout, row.input_dropout),
-            fill=row.fill if fill is None else fill,
+            dropout=args["encoder_dropout"],
+            input_dropout=args["input_dropout"],
+            fill=args["fill"],
         )
         self.convs = nn.ModuleList(
             CrossModalConv(
@@ -159,14 +160,14 @@ class HGNNIMA(nn.Module):
                 num_modalities=schema.num_modalities,
                 hidden_size=hidden_size,
                 num_heads=num_heads,
-                dropout=_default(dropout, row.dropout),
+                dropout=args["dropout"],
                 use_norm=use_norm,
                 combine=next((name for name in ablate if name in ("cross", "inf")), row.combine),
                 align="align" not in ablate,
                 gamma=gamma,
                 uniform_nodes="nei" in ablate,
                 uniform_modalities="adapt" in ablate,
-                temperature=_default(temperature, row.temperature),
+                temperature=args["temperature"],
                 scale=row.scale,
                 scale_modal=row.scale_modal,
                 prior=row.prior,
@@ -181,7 +182,7 @@ class HGNNIMA(nn.Module):
             hidden_size,
             num_modalities=schema.num_modalities if row.project_fusion else 0,
             bounded=row.bounded_fusion,
-            dropout=_default(fusion_dropout, row.fusion_dropout),
+            dropout=args["fusion_dropout"],
             score_dropout=row.fusion_score_dropout,
         )
         self.classifier = nn.Linear(hidden_size, schema.num_classes)
@@ -345,8 +346,14 @@ class HGNNIMA(nn.Module):
         return {etype: x * absent[etype[2]].unsqueeze(-1) for etype, x in sums.items()}
 
 
-def _default(value: float | None, default: float) -> float:
-    return default if value is None else value
+def _resolved(args: Mapping[str, Any], row: Variant, num_modalities: int) -> dict[str, Any]:
+    """Put the variant's values for what was not given: a stored model must outlive a change of these defaults."""
+    names = ("dropout", "encoder_dropout", "input_dropout", "fusion_dropout", "temperature", "fill")
+    norms = set(row.norms(num_modalities))
+    defaults: dict[str, Any] = {name: getattr(row, name) for name in names}
+    # Norms that differ by modality belong to a released module and have no single name.
+    defaults["input_norm"] = norms.pop() if len(norms) == 1 else None
+    return {name: defaults.get(name) if value is None else value for name, value in args.items()}
 
 
 def _needed_types(schema: GraphSchema, num_layers: int, *, everything: bool) -> list[frozenset[str]]:

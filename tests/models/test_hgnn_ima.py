@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from dataclasses import replace
@@ -294,6 +295,18 @@ def test_is_rebuilt_from_its_arguments() -> None:
     again = MODELS.get("hgnn-ima")(GraphSchema.from_dict(own.schema.to_dict()), **args).double().eval()
     again.load_state_dict(own.state_dict())
     torch.testing.assert_close(again(graph.g).logits, own(graph.g).logits, rtol=0, atol=0)
+
+
+def test_its_arguments_hold_the_defaults_of_the_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = multimodal_graph()
+    own = model(graph.schema, dropout=0.125)
+    args = own.constructor_args()
+    assert (args["dropout"], args["input_norm"]) == (0.125, "batch")
+    changed = dataclasses.replace(VARIANTS["sharp"], input_norms=("none",), encoder_dropout=0.75, temperature=9.0)
+    monkeypatch.setitem(VARIANTS, "sharp", changed)
+    again = model(graph.schema, **args)
+    again.load_state_dict(own.state_dict())
+    assert again.constructor_args() == args
 
 
 @pytest.mark.parametrize(
