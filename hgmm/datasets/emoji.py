@@ -75,7 +75,6 @@ INFO = DatasetInfo(
         {
             "sharp": {
                 "model.num_heads": 4,
-                "model.input_dropout": 0.3,
                 "train.epochs": 60,
                 "train.learning_rate": 1e-2,
                 "train.weight_decay": 0.3,
