@@ -12,7 +12,7 @@ from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph.multimodal import MultimodalGraph, present_mask
 from hgmm.graph.schema import GraphSchema
 from hgmm.losses.missing_modality import FORMS, missing_modality_loss
-from hgmm.models.variants import ABLATIONS, VARIANTS, Variant
+from hgmm.models.variants import ABLATIONS, VARIANTS
 from hgmm.nn import CrossModalConv, InterModalAttention, ModalityEncoder
 from hgmm.nn.functional import count_present_neighbors, destination_rows
 from hgmm.registry import MODELS
@@ -135,7 +135,9 @@ class HGNNIMA(nn.Module):
         }
         _check_options(schema, self._args)
         row = VARIANTS[variant]
-        self._args = args = _resolved(self._args, row, schema.num_modalities)
+        defaults = row.defaults(schema.num_modalities)
+        args: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in self._args.items()}
+        self._args = args
         self.schema = schema
         self.target: str = str(schema.target)
         self.masked = row.fill is None
@@ -344,16 +346,6 @@ class HGNNIMA(nn.Module):
         if self.missing_attention_form == "code":
             return sums
         return {etype: x * absent[etype[2]].unsqueeze(-1) for etype, x in sums.items()}
-
-
-def _resolved(args: Mapping[str, Any], row: Variant, num_modalities: int) -> dict[str, Any]:
-    """Put the variant's values for what was not given: a stored model must outlive a change of these defaults."""
-    names = ("dropout", "encoder_dropout", "input_dropout", "fusion_dropout", "temperature", "fill")
-    norms = set(row.norms(num_modalities))
-    defaults: dict[str, Any] = {name: getattr(row, name) for name in names}
-    # Norms that differ by modality belong to a released module and have no single name.
-    defaults["input_norm"] = norms.pop() if len(norms) == 1 else None
-    return {name: defaults.get(name) if value is None else value for name, value in args.items()}
 
 
 def _needed_types(schema: GraphSchema, num_layers: int, *, everything: bool) -> list[frozenset[str]]:

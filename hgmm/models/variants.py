@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["ABLATIONS", "VARIANTS", "Variant"]
 
@@ -72,6 +73,16 @@ class Variant:
     def norms(self, num_modalities: int) -> tuple[str, ...]:
         """Return the input norm of each of `num_modalities` modalities."""
         return tuple(self.input_norms[min(m, len(self.input_norms) - 1)] for m in range(num_modalities))
+
+    def defaults(self, num_modalities: int) -> dict[str, Any]:
+        """Return the variant's value of each option of the model that may be left out.
+
+        A model stores them with its arguments, so that it outlives a change of the table. ``input_norm`` is None where
+        the norms differ by modality, which belongs to a released module and has no single name.
+        """
+        names = ("dropout", "encoder_dropout", "input_dropout", "fusion_dropout", "temperature", "fill")
+        norms = set(self.norms(num_modalities))
+        return {**{n: getattr(self, n) for n in names}, "input_norm": norms.pop() if len(norms) == 1 else None}
 
 
 VARIANTS = {

@@ -59,9 +59,12 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
     asked = RunConfig.merge(None, from_file, overrides)
     data = RunConfig.from_dict({key: value for key, value in asked.items() if key.startswith("data.")}).data
     info = datasets.info(data.dataset)
-    settings = {"model.name": info.default_model, **info.settings_for(asked.get("model.variant"))}
-    if asked.get("model.name", info.default_model) != info.default_model:
-        settings = {key: value for key, value in settings.items() if not key.startswith("model.")}
+    name = asked.get("model.name", info.default_model)
+    if name == info.default_model:
+        settings = {"model.name": name, **info.settings_for(asked.get("model.variant"))}
+    else:
+        # Variants and options of the model are those of the dataset's default model.
+        settings = {key: value for key, value in info.settings.items() if not key.startswith("model.")}
     return RunConfig.resolve(settings, from_file, overrides)
 
 
