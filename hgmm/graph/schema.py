@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,8 +197,7 @@ def _check_keys(where: str, data: Mapping[str, Any], *, required: Sequence[str],
 
 
 def _repeated(names: Iterable[Any]) -> list[Any]:
-    seen: set[Any] = set()
-    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _type_problems(schema: GraphSchema) -> list[Problem]:
