@@ -221,10 +221,11 @@ class HGNNIMA(nn.Module):
         if nodes is not None:
             nodes = nodes.to(h.device)
             h, present = h[nodes], None if present is None else present[nodes]
-        fused, weights = self.fusion.fuse(h, present)
+        z = self.fusion.transform(h)
+        fused, weights = self.fusion.combine(z, present)
         return NodeOutput(
             logits=self.classifier(fused),
-            branch_logits=self.classifier(self.fusion.transform(h)),
+            branch_logits=self.classifier(z),
             branch_names=self.schema.modality_names,
             available=present,
             aux={"missing_attention": aux, "modality_weights": weights, "embedding": fused},

@@ -112,7 +112,10 @@ class InterModalAttention(nn.Module):
                 f"InterModalAttention, present: expected shape {tuple(h.shape[:2])}, got {tuple(present.shape)}; "
                 "it has the first two axes of h"
             )
-        z = self.transform(h)
+        return self.combine(self.transform(h), present)
+
+    def combine(self, z: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Do what `fuse` does with the result of `transform`, for a caller that needs that as well."""
         logits = self.score(self.dropout(z)).squeeze(-1)
         if self.bounded:
             logits = torch.tanh(self.score_dropout(logits))
