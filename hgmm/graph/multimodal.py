@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import ConfigError, SchemaError, raise_problems, unknown_name
-from hgmm.graph.schema import PRESENT_SUFFIX, STRUCTURE, GraphSchema, ModalitySpec
+from hgmm.graph.schema import KINDS, PRESENT_SUFFIX, STRUCTURE, GraphSchema, ModalitySpec
 from hgmm.graph.structure import structure_features
 from hgmm.graph.validation import graph_problems, triple_problems
 from hgmm.typing import TripleSet
@@ -164,7 +164,6 @@ class MultimodalGraph:
             If the triples hold ids beyond the vocabularies, or the features do not fit; all problems are listed.
         """
         from hgmm.dgl_compat import dgl
-        from hgmm.graph.schema import KINDS
 
         # DGL would stop at the first, with an error of its own.
         raise_problems(triple_problems(triples), where=f"graph {name!r}", error=SchemaError)
