@@ -1,0 +1,184 @@
+// What all operators do with rows of vectors: dot products by head, weighted sums, prefetching.
+//
+// A row holds M x H vectors of D numbers, contiguous. Numbers by edge, modality and head stand in scratch as
+// [edge][modality][Hp] with Hp = H rounded up to four: lanes of the padding repeat the last head and are never stored
+// to a result.
+#pragma once
+
+#include "simd.h"
+
+namespace hgmm {
+
+// Row pointers or node ids, int32 or int64.
+struct Index {
+  const void* data;
+  bool wide;
+  int64_t operator[](int64_t i) const {
+    return wide ? static_cast<const int64_t*>(data)[i] : static_cast<const int32_t*>(data)[i];
+  }
+};
+
+// Sizes of a row and of its numbers in scratch.
+struct Shape {
+  int M, H, D;
+  int Hp;     // H rounded up to a multiple of four
+  int S;      // M * Hp, numbers of an edge
+  int64_t F;  // M * H * D, numbers of a row
+
+  Shape(int M_, int H_, int D_)
+      : M(M_), H(H_), D(D_), Hp((H_ + 3) / 4 * 4), S(M_ * Hp), F(int64_t{M_} * H_ * D_) {}
+};
+
+template <class S>
+inline void prefetch_row(const S* row, int64_t numbers) {
+  const char* p = reinterpret_cast<const char*>(row);
+  const char* end = p + numbers * int64_t(sizeof(S));
+  for (; p < end; p += 64) __builtin_prefetch(p);
+}
+
+// Start of the vectors of heads h .. h + 3 of modality m; heads past the last stand for the last.
+struct HeadOffsets {
+  int64_t o[4];
+  HeadOffsets(const Shape& shape, int m, int h) {
+    for (int i = 0; i < 4; ++i) {
+      const int head = h + i < shape.H ? h + i : shape.H - 1;
+      o[i] = (int64_t{m} * shape.H + head) * shape.D;
+    }
+  }
+};
+
+// Dot products by modality and head of one shared row with two others: x[mh] = <shared, a>, y[mh] = <shared, b>.
+// D8 is D / 8 if that is known when compiled and D a multiple of 8, else 0.
+template <int D8, class SS, class SQ, class T>
+inline void dots2(const Shape& shape, const SS* shared, const SQ* a, const SQ* b, T* x, T* y) {
+  const int chunks = D8 ? D8 : shape.D / 8, rest = D8 ? 0 : shape.D % 8;
+  for (int m = 0; m < shape.M; ++m) {
+    for (int h = 0; h < shape.H; h += 4) {
+      const HeadOffsets at(shape, m, h);
+      V8<T> sx[4] = {}, sy[4] = {};
+      for (int i = 0; i < 4; ++i) {
+        for (int c = 0; c < chunks; ++c) {
+          const V8<T> s = load8(shared + at.o[i] + 8 * c);
+          sx[i] += s * load8(a + at.o[i] + 8 * c);
+          sy[i] += s * load8(b + at.o[i] + 8 * c);
+        }
+        if (rest) {
+          const V8<T> s = load_some(shared + at.o[i] + 8 * chunks, rest);
+          sx[i] += s * load_some(a + at.o[i] + 8 * chunks, rest);
+          sy[i] += s * load_some(b + at.o[i] + 8 * chunks, rest);
+        }
+      }
+      store4(x + m * shape.Hp + h, sums4<T>(sx[0], sx[1], sx[2], sx[3]));
+      store4(y + m * shape.Hp + h, sums4<T>(sy[0], sy[1], sy[2], sy[3]));
+    }
+  }
+}
+
+// Dot products by modality and head of two rows.
+template <int D8, class SA, class SB, class T>
+inline void dots(const Shape& shape, const SA* a, const SB* b, T* x) {
+  const int chunks = D8 ? D8 : shape.D / 8, rest = D8 ? 0 : shape.D % 8;
+  for (int m = 0; m < shape.M; ++m) {
+    for (int h = 0; h < shape.H; h += 4) {
+      const HeadOffsets at(shape, m, h);
+      V8<T> s[4] = {};
+      for (int i = 0; i < 4; ++i) {
+        for (int c = 0; c < chunks; ++c) s[i] += load8(a + at.o[i] + 8 * c) * load8(b + at.o[i] + 8 * c);
+        if (rest) s[i] += load_some(a + at.o[i] + 8 * chunks, rest) * load_some(b + at.o[i] + 8 * chunks, rest);
+      }
+      store4(x + m * shape.Hp + h, sums4<T>(s[0], s[1], s[2], s[3]));
+    }
+  }
+}
+
+// Where the weight of modality m and head h of an edge stands: weight[e * edge + m * modality + h].
+struct WeightLayout {
+  int edge, modality;
+};
+
+// out[mh] += sum_e weight[e][mh] * rows[offset[e] + mh], vectors of D numbers, D = 8 * D8.
+// Eight registers of sums at a time, so that an edge costs loads and no stores.
+template <int D8, class S, class T>
+inline void add_rows_blocked(const Shape& shape, const S* rows, const int64_t* offset, int64_t num_edges,
+                             const T* weight, WeightLayout layout, T* out) {
+  constexpr int kHeads = 8 / D8;
+  const int heads = shape.M * shape.H;
+  for (int first = 0; first < heads; first += kHeads) {
+    const int count = heads - first < kHeads ? heads - first : kHeads;
+    int at[kHeads];
+    for (int i = 0; i < kHeads; ++i) {
+      const int head = first + (i < count ? i : count - 1);
+      at[i] = head / shape.H * layout.modality + head % shape.H;
+    }
+    const int64_t base = int64_t{first} * D8 * 8;
+    V8<T> sum[8] = {};
+    if (count == kHeads) {
+      for (int64_t e = 0; e < num_edges; ++e) {
+        const S* row = rows + offset[e] + base;
+        const T* w = weight + e * layout.edge;
+        for (int i = 0; i < kHeads; ++i) {
+          const V8<T> scale = splat8(w[at[i]]);
+          for (int c = 0; c < D8; ++c) sum[i * D8 + c] += scale * load8(row + (i * D8 + c) * 8);
+        }
+      }
+    } else {
+      for (int64_t e = 0; e < num_edges; ++e) {
+        const S* row = rows + offset[e] + base;
+        const T* w = weight + e * layout.edge;
+        for (int i = 0; i < kHeads; ++i) {
+          if (i >= count) break;
+          const V8<T> scale = splat8(w[at[i]]);
+          for (int c = 0; c < D8; ++c) sum[i * D8 + c] += scale * load8(row + (i * D8 + c) * 8);
+        }
+      }
+    }
+    for (int j = 0; j < 8; ++j) {
+      if (j >= count * D8) break;
+      store8(out + base + j * 8, load8(out + base + j * 8) + sum[j]);
+    }
+  }
+}
+
+// The same for any D.
+template <class S, class T>
+inline void add_rows_any(const Shape& shape, const S* rows, const int64_t* offset, int64_t num_edges, const T* weight,
+                         WeightLayout layout, T* out) {
+  const int chunks = shape.D / 8;
+  for (int m = 0; m < shape.M; ++m) {
+    for (int h = 0; h < shape.H; ++h) {
+      const int64_t base = (int64_t{m} * shape.H + h) * shape.D;
+      const T* w = weight + m * layout.modality + h;
+      for (int c = 0; c < chunks; ++c) {
+        V8<T> sum = load8(out + base + 8 * c);
+        for (int64_t e = 0; e < num_edges; ++e) sum += splat8(w[e * layout.edge]) * load8(rows + offset[e] + base + 8 * c);
+        store8(out + base + 8 * c, sum);
+      }
+      for (int d = 8 * chunks; d < shape.D; ++d) {
+        T sum = out[base + d];
+        for (int64_t e = 0; e < num_edges; ++e) sum += w[e * layout.edge] * load1(rows + offset[e] + base + d);
+        out[base + d] = sum;
+      }
+    }
+  }
+}
+
+// Rows longer than this are worked off in parts, so that a gathered row is still in the cache for its last head.
+constexpr int64_t kEdgesInCache = 32;
+
+// out += weighted rows; prefetches ahead from the second part on, the caller has fetched the first.
+template <int D8, class S, class T>
+inline void add_rows(const Shape& shape, const S* rows, const int64_t* offset, int64_t num_edges, const T* weight,
+                     WeightLayout layout, T* out) {
+  for (int64_t first = 0; first < num_edges; first += kEdgesInCache) {
+    const int64_t last = first + kEdgesInCache < num_edges ? first + kEdgesInCache : num_edges;
+    const int64_t ahead = last + kEdgesInCache < num_edges ? last + kEdgesInCache : num_edges;
+    for (int64_t e = last; e < ahead; ++e) prefetch_row(rows + offset[e], shape.F);
+    if constexpr (D8 > 0) {
+      add_rows_blocked<D8>(shape, rows, offset + first, last - first, weight + first * layout.edge, layout, out);
+    } else {
+      add_rows_any(shape, rows, offset + first, last - first, weight + first * layout.edge, layout, out);
+    }
+  }
+}
+
+}  // namespace hgmm
