@@ -18,7 +18,7 @@ namespace hgmm {
 // Memory of one thread, handed out in pieces aligned to cache lines and given back as a whole.
 class Scratch {
  public:
-  explicit Scratch(int64_t bytes) : data_(static_cast<char*>(std::malloc(size_t(bytes + 64)))), bytes_(bytes) {
+  explicit Scratch(int64_t bytes) : data_(static_cast<char*>(std::malloc(size_t(bytes + 64)))) {
     next_ = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(data_) + 63) / 64 * 64);
   }
   ~Scratch() { std::free(data_); }
@@ -27,19 +27,22 @@ class Scratch {
 
   bool ok() const { return data_ != nullptr; }
 
+  // Room for `count` numbers and for the lanes of a vector that reaches past the last.
   template <class T>
   T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(next_);
-    next_ += padded(count * int64_t(sizeof(T)));
+    next_ += bytes_of<T>(count);
     return piece;
   }
 
-  static int64_t padded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+  template <class T>
+  static int64_t bytes_of(int64_t count) {
+    return ((count + 8) * int64_t(sizeof(T)) + 63) / 64 * 64;
+  }
 
  private:
   char* data_;
   char* next_;
-  int64_t bytes_;
 };
 
 constexpr int64_t kMaxSegments = 256;
@@ -89,9 +92,10 @@ inline std::vector<int64_t> long_rows(Index indptr, int64_t num_rows, int64_t li
   return rows;
 }
 
-// Calls body(row, scratch) for every row of at most `limit` edges. Returns false if memory ran out.
-template <class Body>
-bool for_short_rows(Index indptr, int64_t num_rows, int64_t limit, int threads, int64_t scratch_bytes, Body body) {
+// Calls body(first_row, last_row, workspace) for runs of rows that cover all; the body leaves out the long ones.
+// A Workspace is made once a thread from `plan` and says by ok() whether it got its memory; so does the result.
+template <class Workspace, class Plan, class Body>
+bool for_rows(Index indptr, int64_t num_rows, int threads, const Plan& plan, Body body) {
   if (num_rows == 0) return true;
   const int64_t work = indptr[num_rows] + num_rows;
   const int64_t chunk = std::clamp<int64_t>(work / (int64_t{threads} * 16), 128, 4096);
@@ -100,31 +104,30 @@ bool for_short_rows(Index indptr, int64_t num_rows, int64_t limit, int threads, 
   bool ok = true;
 #pragma omp parallel num_threads(threads) reduction(&& : ok)
   {
-    Scratch scratch(scratch_bytes);
-    ok = scratch.ok();
+    Workspace workspace(plan);
+    ok = workspace.ok();
 #pragma omp for schedule(dynamic, 1)
     for (int64_t c = 0; c < chunks; ++c) {
-      if (!scratch.ok()) continue;
-      const int64_t begin = row_at_work(indptr, num_rows, c * chunk);
-      const int64_t end = c + 1 == chunks ? num_rows : row_at_work(indptr, num_rows, (c + 1) * chunk);
-      body(begin, end, scratch);
+      if (!workspace.ok()) continue;
+      const int64_t last = c + 1 == chunks ? num_rows : row_at_work(indptr, num_rows, (c + 1) * chunk);
+      body(row_at_work(indptr, num_rows, c * chunk), last, workspace);
     }
   }
   return ok;
 }
 
-// Calls body(segment, scratch) for every segment of a long row. Returns false if memory ran out.
-template <class Body>
-bool for_segments(const Segments& segments, int threads, int64_t scratch_bytes, Body body) {
+// Calls body(segment, workspace) for every segment of a long row.
+template <class Workspace, class Plan, class Body>
+bool for_segments(const Segments& segments, int threads, const Plan& plan, Body body) {
   threads = int(std::min<int64_t>(threads, segments.count));
   bool ok = true;
 #pragma omp parallel num_threads(threads) reduction(&& : ok)
   {
-    Scratch scratch(scratch_bytes);
-    ok = scratch.ok();
+    Workspace workspace(plan);
+    ok = workspace.ok();
 #pragma omp for schedule(dynamic, 1)
     for (int64_t s = 0; s < segments.count; ++s) {
-      if (scratch.ok()) body(s, scratch);
+      if (workspace.ok()) body(s, workspace);
     }
   }
   return ok;
