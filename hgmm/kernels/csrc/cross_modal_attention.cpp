@@ -3,6 +3,9 @@
 // A row of up to `limit` edges is one tile: logits stay in scratch and are computed once. A longer row is worked off in
 // segments, in several sweeps that compute the logits anew; each sweep leaves the segments' sums, which are combined in
 // order. Nothing is kept by edge.
+#include <new>
+#include <type_traits>
+
 #include "cross_modal_math.h"
 
 namespace hgmm {
@@ -27,7 +30,7 @@ struct Args {
 constexpr int64_t kTileBytes = 512 * 1024;
 constexpr int64_t kMaxTileEdges = 2048;
 constexpr int64_t kMinTileEdges = 8;
-// Rows of this many edges find their values in the cache after their keys; longer ones would evict them.
+// How many edges ahead keys are fetched, across row ends.
 constexpr int64_t kEdgesAhead = 12;
 
 template <class T>

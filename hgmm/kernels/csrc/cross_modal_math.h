@@ -136,7 +136,7 @@ inline WeightLayout rho_layout(const Shape& shape, const CrossModalMode& mode) {
   return mode.masked ? WeightLayout{shape.S, shape.Hp} : WeightLayout{shape.Hp, 0};
 }
 
-// The steps, by number of modalities: compiled apart for one, two and three, which the loops over pairs gain from.
+// The steps between dot products and sums of rows; compiled apart for the usual sizes.
 template <class T>
 class EdgeMath {
  public:
@@ -185,12 +185,23 @@ class EdgeMath {
   virtual void add_lambda(const Tile<T>& tile, const T* lambda_weight, T* sum) const = 0;
 };
 
-// KM is M if that is compiled apart, else 0.
-template <class T, int KM>
+// M and Hp as constants, so that loops over them unroll and their numbers stay in registers.
+template <int KM, int KHp>
+struct FixedSizes {
+  static constexpr int M = KM, Hp = KHp, S = KM * KHp;
+  explicit FixedSizes(const Shape&) {}
+};
+
+struct AnySizes {
+  const int M, Hp, S;
+  explicit AnySizes(const Shape& shape) : M(shape.M), Hp(shape.Hp), S(shape.S) {}
+};
+
+template <class T, class Sizes>
 class EdgeMathOf final : public EdgeMath<T> {
  public:
   EdgeMathOf(const Shape& shape, const CrossModalMode& mode, const RecordLayout& layout)
-      : s(shape), mode(mode), at(layout), M(KM ? KM : shape.M) {}
+      : s(shape), shape(shape), mode(mode), at(layout) {}
 
   void disagreement(Tile<T>& tile) const override {
     if (!mode.uses_u) return;
@@ -200,9 +211,9 @@ class EdgeMathOf final : public EdgeMath<T> {
       for (int h = 0; h < s.Hp; h += 4) {
         const T* g = tile.g + e * s.S + h;
         V4<T> total{};
-        for (int a = 0; a < M; ++a) {
+        for (int a = 0; a < s.M; ++a) {
           if (!(bits >> a & 1)) continue;
-          for (int b = a + 1; b < M; ++b) {
+          for (int b = a + 1; b < s.M; ++b) {
             if (bits >> b & 1) total += vabs(load4(g + a * s.Hp) - load4(g + b * s.Hp));
           }
         }
@@ -216,7 +227,7 @@ class EdgeMathOf final : public EdgeMath<T> {
     Softmax<T>::clear(u_max, u_sum, s.Hp);
     for (int64_t e = 0; e < tile.n; ++e) {
       const int bits = tile.bits[e];
-      for (int m = 0; m < M; ++m) {
+      for (int m = 0; m < s.M; ++m) {
         if (!(bits >> m & 1)) continue;
         for (int h = 0; h < s.Hp; h += 4) raise(max + m * s.Hp + h, node_logit(tile, e, m, h));
       }
@@ -226,7 +237,7 @@ class EdgeMathOf final : public EdgeMath<T> {
     }
     for (int64_t e = 0; e < tile.n; ++e) {
       const int bits = tile.bits[e];
-      for (int m = 0; m < M; ++m) {
+      for (int m = 0; m < s.M; ++m) {
         for (int h = 0; h < s.Hp; h += 4) {
           const int i = m * s.Hp + h;
           const V4<T> x = node_logit(tile, e, m, h) - load4(max + i);
@@ -253,10 +264,10 @@ class EdgeMathOf final : public EdgeMath<T> {
       const T* record = tile.record[e];
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> top = splat4(kMinusInfinity<T>);
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           if (bits >> m & 1) top = vmax(top, modal_logit(tile, e, m, h));
         }
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           const bool has = bits >> m & 1;
           const V4<T> x = has ? modal_logit(tile, e, m, h) - top : splat4(kMinusInfinity<T>);
@@ -320,7 +331,7 @@ class EdgeMathOf final : public EdgeMath<T> {
   }
 
   void value_statistics(Tile<T>& tile, T* max, T* sum) const override {
-    const int lanes = rho_layout(s, mode).edge;
+    const int lanes = rho_layout(shape, mode).edge;
     Softmax<T>::clear(max, sum, lanes);
     if (!mode.softmaxed) {
       std::memcpy(tile.rho, tile.b1, size_t(tile.n * s.Hp) * sizeof(T));
@@ -345,12 +356,12 @@ class EdgeMathOf final : public EdgeMath<T> {
   }
 
   void gradient_parts(Tile<T>& tile) const override {
-    const WeightLayout layout = rho_layout(s, mode);
+    const WeightLayout layout = rho_layout(shape, mode);
     for (int64_t e = 0; e < tile.n; ++e) {
       const T* record = tile.record[e];
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> dw{};
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           const V4<T> d = load4(tile.dv + e * s.S + i);
           if (mode.softmaxed) {
@@ -400,7 +411,7 @@ class EdgeMathOf final : public EdgeMath<T> {
   void logit_gradients(Tile<T>& tile, const T* lambda_weight, bool weight_by_node) const override {
     for (int64_t e = 0; e < tile.n; ++e) {
       const T* record = tile.record[e];
-      const T* weight = lambda_weight ? lambda_weight + (weight_by_node ? tile.node[e] * M : 0) : nullptr;
+      const T* weight = lambda_weight ? lambda_weight + (weight_by_node ? tile.node[e] * s.M : 0) : nullptr;
       for (int h = 0; h < s.Hp; h += 4) {
         node_gradient(tile, e, h, record);
         modal_gradient(tile, e, h, record, weight);
@@ -410,8 +421,8 @@ class EdgeMathOf final : public EdgeMath<T> {
 
   void add_lambda(const Tile<T>& tile, const T* lambda_weight, T* sum) const override {
     for (int64_t e = 0; e < tile.n; ++e) {
-      for (int m = 0; m < M; ++m) {
-        const T weight = lambda_weight[tile.node[e] * M + m];
+      for (int m = 0; m < s.M; ++m) {
+        const T weight = lambda_weight[tile.node[e] * s.M + m];
         for (int i = m * s.Hp; i < (m + 1) * s.Hp; i += 4) {
           store4(sum + i, load4(sum + i) + weight * load4(tile.lambda + e * s.S + i));
         }
@@ -442,7 +453,7 @@ class EdgeMathOf final : public EdgeMath<T> {
   }
 
   // Softmaxes of w a head: one for each modality with a mask.
-  int groups() const { return mode.masked ? M : 1; }
+  int groups() const { return mode.masked ? s.M : 1; }
 
   bool has_value(const Tile<T>& tile, int64_t e, int m) const { return !mode.masked || (tile.bits[e] >> m & 1); }
 
@@ -451,9 +462,9 @@ class EdgeMathOf final : public EdgeMath<T> {
     for (int64_t e = 0; e < tile.n; ++e) {
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> total{}, b1{};
-        for (int m = 0; m < M; ++m) total += load4(tile.lambda + e * s.S + m * s.Hp + h);
+        for (int m = 0; m < s.M; ++m) total += load4(tile.lambda + e * s.S + m * s.Hp + h);
         const V4<T> scale = total > 0 ? T(1) / total : splat4(T(0));
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           const V4<T> lambda = load4(tile.lambda + e * s.S + i) * scale;
           V4<T> alpha = load4(tile.alpha + e * s.S + i);
@@ -471,12 +482,12 @@ class EdgeMathOf final : public EdgeMath<T> {
     for (int64_t e = 0; e < tile.n; ++e) {
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> total{}, top = splat4(kMinusInfinity<T>);
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           total += load4(tile.lambda + e * s.S + m * s.Hp + h);
           top = vmax(top, load4(tile.share + e * s.S + m * s.Hp + h));
         }
         const V4<T> scale = total > 0 ? T(1) / total : splat4(T(0)), zero = finite_or_zero<T>(top);
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           store4(tile.lambda + e * s.S + i, load4(tile.lambda + e * s.S + i) * scale);
           store4(tile.share + e * s.S + i, load4(tile.share + e * s.S + i) - zero);
@@ -489,9 +500,9 @@ class EdgeMathOf final : public EdgeMath<T> {
     for (int64_t e = 0; e < tile.n; ++e) {
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> total{};
-        for (int m = 0; m < M; ++m) total += load4(tile.share + e * s.S + m * s.Hp + h);
+        for (int m = 0; m < s.M; ++m) total += load4(tile.share + e * s.S + m * s.Hp + h);
         const V4<T> scale = total > 0 ? T(1) / total : splat4(T(0));
-        for (int m = 0; m < M; ++m) {
+        for (int m = 0; m < s.M; ++m) {
           const int64_t i = e * s.S + m * s.Hp + h;
           store4(tile.share + i, load4(tile.share + i) * scale);
         }
@@ -516,7 +527,7 @@ class EdgeMathOf final : public EdgeMath<T> {
 
   // exp(w - max) into tile.rho; the records' R stands for max if there is none.
   void value_weights(Tile<T>& tile, const T* max) const {
-    const int lanes = rho_layout(s, mode).edge;
+    const int lanes = rho_layout(shape, mode).edge;
     for (int64_t e = 0; e < tile.n; ++e) {
       const T* top = max ? max : tile.record[e] + at.R;
       for (int m = 0; m < groups(); ++m) {
@@ -532,7 +543,7 @@ class EdgeMathOf final : public EdgeMath<T> {
 
   // y = alpha lambda db1, or share times dL/dlog b1.
   void spread(Tile<T>& tile, int64_t e, int h, V4<T> db1) const {
-    for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < s.M; ++m) {
       const int64_t i = e * s.S + m * s.Hp + h;
       const V4<T> part = mode.in_logs ? load4(tile.share + i) : load4(tile.alpha + i) * load4(tile.lambda + i);
       store4(tile.y + i, part * db1);
@@ -550,7 +561,7 @@ class EdgeMathOf final : public EdgeMath<T> {
     }
     du *= minus_pair_scale(bits);
     const V4<T> zero{}, one = splat4(T(1));
-    for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < s.M; ++m) {
       const int i = m * s.Hp + h;
       V4<T> dg{};
       if (!mode.uniform_nodes) {
@@ -559,7 +570,7 @@ class EdgeMathOf final : public EdgeMath<T> {
       if (mode.uses_u && (bits >> m & 1)) {
         const V4<T> g = load4(tile.g + e * s.S + i);
         V4<T> sign{};
-        for (int other = 0; other < M; ++other) {
+        for (int other = 0; other < s.M; ++other) {
           if (other == m || !(bits >> other & 1)) continue;
           const V4<T> x = load4(tile.g + e * s.S + other * s.Hp + h);
           sign += (g > x ? one : zero) - (g < x ? one : zero);
@@ -572,35 +583,42 @@ class EdgeMathOf final : public EdgeMath<T> {
 
   void modal_gradient(Tile<T>& tile, int64_t e, int h, const T* record, const T* weight) const {
     V4<T> total{};
-    for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < s.M; ++m) {
       const int i = m * s.Hp + h;
       V4<T> z = load4(tile.y + e * s.S + i);
       if (weight) z += load4(tile.lambda + e * s.S + i) * (weight[m] * load4(record + at.L + i));
       store4(tile.y + e * s.S + i, z);
       total += z;
     }
-    for (int m = 0; m < M; ++m) {
+    for (int m = 0; m < s.M; ++m) {
       const int64_t i = e * s.S + m * s.Hp + h;
       const V4<T> dt = load4(tile.y + i) - load4(tile.lambda + i) * total;
       store4(tile.lambda + i, mode.uniform_modalities ? V4<T>{} : dt);
     }
   }
 
-  const Shape& s;
-  const CrossModalMode& mode;
-  const RecordLayout& at;
-  const int M;
+  const Sizes s;
+  const Shape shape;
+  const CrossModalMode mode;
+  const RecordLayout at;
 };
 
 template <class T>
 std::unique_ptr<EdgeMath<T>> make_edge_math(const Shape& shape, const CrossModalMode& mode,
                                             const RecordLayout& layout) {
-  switch (shape.M) {
-    case 1: return std::make_unique<EdgeMathOf<T, 1>>(shape, mode, layout);
-    case 2: return std::make_unique<EdgeMathOf<T, 2>>(shape, mode, layout);
-    case 3: return std::make_unique<EdgeMathOf<T, 3>>(shape, mode, layout);
-    default: return std::make_unique<EdgeMathOf<T, 0>>(shape, mode, layout);
+  // float64 is for checks, not for speed.
+  if constexpr (std::is_same_v<T, float>) {
+    switch (shape.M * 100 + shape.Hp) {
+      case 104: return std::make_unique<EdgeMathOf<T, FixedSizes<1, 4>>>(shape, mode, layout);
+      case 204: return std::make_unique<EdgeMathOf<T, FixedSizes<2, 4>>>(shape, mode, layout);
+      case 304: return std::make_unique<EdgeMathOf<T, FixedSizes<3, 4>>>(shape, mode, layout);
+      case 108: return std::make_unique<EdgeMathOf<T, FixedSizes<1, 8>>>(shape, mode, layout);
+      case 208: return std::make_unique<EdgeMathOf<T, FixedSizes<2, 8>>>(shape, mode, layout);
+      case 308: return std::make_unique<EdgeMathOf<T, FixedSizes<3, 8>>>(shape, mode, layout);
+      default: break;
+    }
   }
+  return std::make_unique<EdgeMathOf<T, AnySizes>>(shape, mode, layout);
 }
 
 }  // namespace hgmm

@@ -96,47 +96,37 @@ struct WeightLayout {
   int edge, modality;
 };
 
-// out[mh] += sum_e weight[e][mh] * rows[offset[e] + mh], vectors of D numbers, D = 8 * D8.
-// Eight registers of sums at a time, so that an edge costs loads and no stores.
+// out[mh] += sum_e weight[e][mh] * rows[offset[e] + mh] for kHeads consecutive mh from `first` on, D = 8 * D8.
+// The sums stay in registers, so that an edge costs loads and no stores.
+template <int D8, int kHeads, class S, class T>
+inline void add_heads(const Shape& shape, int first, const S* rows, const int64_t* offset, int64_t num_edges,
+                      const T* weight, WeightLayout layout, T* out) {
+  int64_t at[kHeads];
+  for (int i = 0; i < kHeads; ++i) at[i] = (first + i) / shape.H * layout.modality + (first + i) % shape.H;
+  const int64_t base = int64_t{first} * D8 * 8;
+  V8<T> sum[kHeads * D8];
+  for (int j = 0; j < kHeads * D8; ++j) sum[j] = load8(out + base + 8 * j);
+  for (int64_t e = 0; e < num_edges; ++e) {
+    const S* row = rows + offset[e] + base;
+    const T* w = weight + e * layout.edge;
+    for (int i = 0; i < kHeads; ++i) {
+      const V8<T> scale = splat8(w[at[i]]);
+      for (int c = 0; c < D8; ++c) sum[i * D8 + c] += scale * load8(row + (i * D8 + c) * 8);
+    }
+  }
+  for (int j = 0; j < kHeads * D8; ++j) store8(out + base + 8 * j, sum[j]);
+}
+
 template <int D8, class S, class T>
 inline void add_rows_blocked(const Shape& shape, const S* rows, const int64_t* offset, int64_t num_edges,
                              const T* weight, WeightLayout layout, T* out) {
-  constexpr int kHeads = 8 / D8;
+  constexpr int kHeads = 8 / D8;  // eight registers of sums
   const int heads = shape.M * shape.H;
-  for (int first = 0; first < heads; first += kHeads) {
-    const int count = heads - first < kHeads ? heads - first : kHeads;
-    int at[kHeads];
-    for (int i = 0; i < kHeads; ++i) {
-      const int head = first + (i < count ? i : count - 1);
-      at[i] = head / shape.H * layout.modality + head % shape.H;
-    }
-    const int64_t base = int64_t{first} * D8 * 8;
-    V8<T> sum[8] = {};
-    if (count == kHeads) {
-      for (int64_t e = 0; e < num_edges; ++e) {
-        const S* row = rows + offset[e] + base;
-        const T* w = weight + e * layout.edge;
-        for (int i = 0; i < kHeads; ++i) {
-          const V8<T> scale = splat8(w[at[i]]);
-          for (int c = 0; c < D8; ++c) sum[i * D8 + c] += scale * load8(row + (i * D8 + c) * 8);
-        }
-      }
-    } else {
-      for (int64_t e = 0; e < num_edges; ++e) {
-        const S* row = rows + offset[e] + base;
-        const T* w = weight + e * layout.edge;
-        for (int i = 0; i < kHeads; ++i) {
-          if (i >= count) break;
-          const V8<T> scale = splat8(w[at[i]]);
-          for (int c = 0; c < D8; ++c) sum[i * D8 + c] += scale * load8(row + (i * D8 + c) * 8);
-        }
-      }
-    }
-    for (int j = 0; j < 8; ++j) {
-      if (j >= count * D8) break;
-      store8(out + base + j * 8, load8(out + base + j * 8) + sum[j]);
-    }
+  int first = 0;
+  for (; first + kHeads <= heads; first += kHeads) {
+    add_heads<D8, kHeads>(shape, first, rows, offset, num_edges, weight, layout, out);
   }
+  for (; first < heads; ++first) add_heads<D8, 1>(shape, first, rows, offset, num_edges, weight, layout, out);
 }
 
 // The same for any D.

@@ -37,10 +37,14 @@ class Scratch {
 
   template <class T>
   static int64_t bytes_of(int64_t count) {
-    return ((count + 8) * int64_t(sizeof(T)) + 63) / 64 * 64;
+    return ((count + 8) * int64_t(sizeof(T)) + 63) / 64 * 64 + kSkew;
   }
 
  private:
+  // Rows are mostly short, so only the first lines of each piece are in use: they must not all meet in the same sets of
+  // the cache.
+  static constexpr int64_t kSkew = 9 * 64;
+
   char* data_;
   char* next_;
 };

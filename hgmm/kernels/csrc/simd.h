@@ -20,6 +20,8 @@ template <>
 struct Lanes<float> {
   typedef float V4 __attribute__((vector_size(16)));
   typedef float V8 __attribute__((vector_size(32)));
+  typedef float Memory4 __attribute__((vector_size(16), aligned(4)));
+  typedef float Memory8 __attribute__((vector_size(32), aligned(4)));
   typedef int32_t I8 __attribute__((vector_size(32)));
 };
 
@@ -27,6 +29,8 @@ template <>
 struct Lanes<double> {
   typedef double V4 __attribute__((vector_size(32)));
   typedef double V8 __attribute__((vector_size(64)));
+  typedef double Memory4 __attribute__((vector_size(32), aligned(8)));
+  typedef double Memory8 __attribute__((vector_size(64), aligned(8)));
 };
 
 template <class T>
@@ -49,16 +53,16 @@ struct Accumulator<bfloat16> {
   using type = float;
 };
 
+// Through types of the element's alignment and alias class: memcpy would make the compiler read sizes and pointers anew
+// after every store.
 template <class T>
 inline V4<T> load4(const T* p) {
-  V4<T> x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
+  return *reinterpret_cast<const typename Lanes<T>::Memory4*>(p);
 }
 
 template <class T>
 inline void store4(T* p, V4<T> x) {
-  std::memcpy(p, &x, sizeof x);
+  *reinterpret_cast<typename Lanes<T>::Memory4*>(p) = x;
 }
 
 template <class T>
@@ -66,17 +70,8 @@ inline V4<T> splat4(T x) {
   return V4<T>{x, x, x, x};
 }
 
-inline V8<float> load8(const float* p) {
-  V8<float> x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
-}
-
-inline V8<double> load8(const double* p) {
-  V8<double> x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
-}
+inline V8<float> load8(const float* p) { return *reinterpret_cast<const Lanes<float>::Memory8*>(p); }
+inline V8<double> load8(const double* p) { return *reinterpret_cast<const Lanes<double>::Memory8*>(p); }
 
 inline V8<float> load8(const bfloat16* p) {
 #if defined(__AVX2__) && defined(__FMA__)
@@ -93,7 +88,7 @@ inline V8<float> load8(const bfloat16* p) {
 
 template <class T>
 inline void store8(T* p, V8<T> x) {
-  std::memcpy(p, &x, sizeof x);
+  *reinterpret_cast<typename Lanes<T>::Memory8*>(p) = x;
 }
 
 template <class T>
