@@ -1,6 +1,7 @@
 """What hgmm reads from the environment, each variable in one place and validated.
 
-``HGMM_BACKEND`` chooses the kernel implementation, ``HGMM_DATA`` the folder that holds datasets.
+``HGMM_BACKEND`` chooses the kernel implementation, ``HGMM_CPU_ISA`` the instruction set of the compiled one,
+``HGMM_DATA`` the folder that holds datasets.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from hgmm.errors import ConfigError, unknown_name
 
-__all__ = ["BACKENDS", "backend", "data_root"]
+__all__ = ["BACKENDS", "CPU_ISAS", "backend", "cpu_isa", "data_root"]
 
-BACKENDS = ("auto", "reference")
+BACKENDS = ("auto", "reference", "cpu", "triton")
+CPU_ISAS = ("auto", "portable", "avx2")
 
 
 def backend() -> str:
@@ -31,6 +33,25 @@ def backend() -> str:
     name = os.environ.get("HGMM_BACKEND", "auto") or "auto"
     if name not in BACKENDS:
         raise ConfigError(f"environment variable HGMM_BACKEND: {unknown_name('backend', name, BACKENDS)}")
+    return name
+
+
+def cpu_isa() -> str:
+    """Return the requested instruction set of the compiled kernels.
+
+    Returns
+    -------
+    str
+        ``auto`` (default, the best that the processor runs) or another name in `CPU_ISAS`.
+
+    Raises
+    ------
+    ConfigError
+        If ``HGMM_CPU_ISA`` holds another name.
+    """
+    name = os.environ.get("HGMM_CPU_ISA", "auto") or "auto"
+    if name not in CPU_ISAS:
+        raise ConfigError(f"environment variable HGMM_CPU_ISA: {unknown_name('instruction set', name, CPU_ISAS)}")
     return name
 
 

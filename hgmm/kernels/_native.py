@@ -1,0 +1,139 @@
+"""The compiled library: found, checked and loaded at first use.
+
+The library is plain C behind ctypes, built once for every Python and torch. Two are built from the same sources: one
+for any processor of the platform and, on x86-64, one for AVX2 and FMA; ``HGMM_CPU_ISA`` chooses, by default the better
+one that the processor runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hgmm import settings
+from hgmm.errors import BackendError
+from hgmm.typing import RelationCSC
+
+__all__ = ["HALF_DTYPES", "call", "has_openmp", "isa", "library", "missing_reason", "pointer", "storage", "wide_index"]
+
+# Raised together with kAbiVersion of csrc/api.h.
+ABI_VERSION = 1
+HALF_DTYPES = (torch.bfloat16, torch.float16)
+_STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+_FOLDER = Path(__file__).parent
+_REINSTALL = "reinstall hgmm where a C++ compiler is found"
+
+_logger = logging.getLogger("hgmm.kernels")
+
+
+def missing_reason() -> str | None:
+    """Return why there is no compiled library to use, None if there is one; logged once."""
+    try:
+        _load(settings.cpu_isa())
+    except BackendError as error:
+        _log_missing(str(error))
+        return str(error)
+    return None
+
+
+def library() -> ctypes.CDLL:
+    """Return the library.
+
+    Raises
+    ------
+    BackendError
+        There is none, or ``HGMM_CPU_ISA`` names one that was not built or that the processor cannot run.
+    """
+    return _load(settings.cpu_isa())
+
+
+def isa() -> str:
+    """Return the instruction set that the library in use was compiled for: ``avx2`` or ``portable``."""
+    name: bytes = library().hgmm_isa()
+    return name.decode()
+
+
+def has_openmp() -> bool:
+    """Return whether the library uses more than one thread."""
+    return bool(library().hgmm_has_openmp())
+
+
+def call(function: Callable[..., int], *arguments: object) -> None:
+    """Call an entry point and turn its status into an error.
+
+    Raises
+    ------
+    MemoryError
+        The library got no memory.
+    BackendError
+        The library does not know an option: it and the package are not of one version.
+    """
+    status = function(*arguments)
+    if status == -2:
+        raise MemoryError("the compiled kernels got no memory for their scratch; use fewer threads")
+    if status != 0:
+        raise BackendError(f"the compiled kernels do not know an option of this call, status {status}; {_REINSTALL}")
+
+
+def pointer(x: Tensor | None) -> int | None:
+    """Return the address of a contiguous tensor, None for None."""
+    return None if x is None else x.data_ptr()
+
+
+def storage(x: Tensor) -> int:
+    """Return the library's number for the dtype of `x`: float32, float64 or bfloat16."""
+    return _STORAGE[x.dtype]
+
+
+def wide_index(csc: RelationCSC) -> bool:
+    """Return whether the index tensors are int64."""
+    return csc.indices.dtype == torch.int64
+
+
+def _load(requested: str) -> ctypes.CDLL:
+    portable = _open("portable")
+    if requested == "portable":
+        return portable
+    runs = bool(portable.hgmm_cpu_supports_avx2())
+    built = _path("avx2").exists()
+    if requested == "avx2" and not (runs and built):
+        why = "was not built" if runs else "needs instructions that this processor lacks"
+        raise BackendError(f"HGMM_CPU_ISA=avx2: the library {why}; set auto or portable")
+    return _open("avx2") if runs and built else portable
+
+
+def _path(name: str) -> Path:
+    return _FOLDER / f"_hgmm_{name}.so"
+
+
+@cache
+def _open(name: str) -> ctypes.CDLL:
+    path = _path(name)
+    if not path.exists():
+        raise BackendError(f"compiled kernels are missing: no {path.name} in the package; {_REINSTALL}")
+    try:
+        # torch was imported above: the library then finds torch's OpenMP runtime loaded and shares its threads.
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendError(
+            f"compiled kernels are missing: {path.name} cannot be loaded ({error}); {_REINSTALL}"
+        ) from error
+    loaded.hgmm_isa.restype = ctypes.c_char_p
+    version = loaded.hgmm_abi_version()
+    if version != ABI_VERSION:
+        raise BackendError(
+            f"compiled kernels are missing: {path.name} has interface {version}, this package needs {ABI_VERSION}; "
+            f"{_REINSTALL}"
+        )
+    return loaded
+
+
+@cache
+def _log_missing(reason: str) -> None:
+    _logger.warning("%s; the operators run on the reference, several times slower", reason)
