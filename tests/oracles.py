@@ -128,6 +128,8 @@ def inter_node_attention_oracle(
     *,
     present: Tensor | None = None,
     edge_bias: Tensor | None = None,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return out and attn of `hgmm.kernels.inter_node_attention`, in float64."""
     k, q, v = k.double(), q.double(), v.double()
@@ -146,12 +148,30 @@ def inter_node_attention_oracle(
                         bias = ZERO if edge_bias is None else edge_bias[e, m, h].double()
                         logits[e] = _dot(q[i, m, h], k[j, m, h]) + bias
                 for e, share in _softmax(logits).items():
+                    if dropout:
+                        share = ZERO if _is_dropped(e, m, h, dropout, int(seed)) else share / (1 - dropout)
                     attn[e][m][h] = share
                     out[i][m][h] = out[i][m][h] + share * v[int(csc.indices[e]), m, h]
     return (
         _stack(out, (num_dst, num_modalities, num_heads, head_size)),
         _stack(attn, (num_edges, num_modalities, num_heads)),
     )
+
+
+def philox_oracle(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Philox4x32-10 in Python's integers, as the paper's figure has it: Salmon et al., SC 2011."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c0, 2**32)
+        high2, low2 = divmod(0xCD9E8D57 * c2, 2**32)
+        c0, c1, c2, c3 = high2 ^ c1 ^ k0, low2, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return c0, c1, c2, c3
+
+
+def _is_dropped(e: int, m: int, h: int, dropout: float, seed: int) -> bool:
+    words = philox_oracle((e % 2**32, e >> 32, h // 4, m), (seed % 2**32, seed >> 32 & (2**32 - 1)))
+    return words[h % 4] < int(dropout * 2**32)
 
 
 def _stack(nested: list, shape: tuple[int, ...]) -> Tensor:

@@ -5,7 +5,28 @@ Each function checks its arguments, chooses a backend (``HGMM_BACKEND``) and run
 
 from __future__ import annotations
 
-from hgmm.kernels.cross_modal_attention import COMBINES, CrossModalResult, cross_modal_attention
-from hgmm.kernels.inter_node_attention import InterNodeResult, inter_node_attention
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
-__all__ = ["COMBINES", "CrossModalResult", "InterNodeResult", "cross_modal_attention", "inter_node_attention"]
+from hgmm.kernels._dispatch import Backend
+from hgmm.kernels.cross_modal_attention import COMBINES, CrossModalResult, cross_modal_attention
+from hgmm.kernels.cross_modal_attention.op import BACKENDS as _CROSS_MODAL
+from hgmm.kernels.inter_node_attention import InterNodeResult, inter_node_attention
+from hgmm.kernels.inter_node_attention.op import BACKENDS as _INTER_NODE
+
+__all__ = [
+    "COMBINES",
+    "OPERATORS",
+    "Backend",
+    "CrossModalResult",
+    "InterNodeResult",
+    "cross_modal_attention",
+    "inter_node_attention",
+]
+
+OPERATORS: Mapping[str, tuple[Backend[Any, Any], ...]] = MappingProxyType(
+    {"cross_modal_attention": _CROSS_MODAL, "inter_node_attention": _INTER_NODE}
+)
+"""The backends of each operator, in the order in which ``auto`` asks them; `Backend.unavailable_reasons` says what this
+machine lacks for one."""

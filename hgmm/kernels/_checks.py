@@ -10,9 +10,20 @@ from torch import Tensor
 from hgmm.errors import ConfigError, ShapeError, unknown_name
 from hgmm.typing import RelationCSC
 
-__all__ = ["FLOAT_DTYPES", "check_choice", "check_csc", "check_keys", "check_tensor", "describe_tensor"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "HALF_DTYPES",
+    "cast_for_autocast",
+    "check_choice",
+    "check_csc",
+    "check_keys",
+    "check_queries",
+    "check_tensor",
+    "describe_tensor",
+]
 
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+HALF_DTYPES = (torch.bfloat16, torch.float16)
 _INDEX_DTYPES = (torch.int32, torch.int64)
 
 
@@ -27,7 +38,8 @@ def check_csc(op: str, csc: RelationCSC) -> None:
     """Check form, dtype and device of the five index tensors.
 
     The ids are trusted (`hgmm.graph.csc` builds them). The last row pointers are compared with the number of edges on
-    the CPU only, as reading them on another device would wait for it.
+    the CPU only, as reading them on another device would wait for it, and not while torch.compile traces, when they
+    have no value yet.
 
     Raises
     ------
@@ -61,10 +73,14 @@ def _check_indptr(op: str, name: str, indptr: Tensor, num_edges: int) -> None:
             f"{op}, argument csc.{name}: expected one entry more than nodes, got 0 entries; "
             "a relation without nodes has the row pointers [0]"
         )
-    if indptr.device.type == "cpu" and (int(indptr[0]), int(indptr[-1])) != (0, num_edges):
+    if torch.compiler.is_compiling() or indptr.device.type != "cpu":
+        return
+    ends = indptr[:: max(1, indptr.numel() - 1)].tolist()
+    first, last = ends[0], ends[-1]
+    if (first, last) != (0, num_edges):
         raise ShapeError(
             f"{op}, argument csc.{name}: expected to run from 0 to the number of edges, {num_edges}, "
-            f"got {int(indptr[0])} to {int(indptr[-1])}; build it with hgmm.graph.csc"
+            f"got {first} to {last}; build it with hgmm.graph.csc"
         )
 
 
@@ -127,6 +143,19 @@ def check_keys(op: str, k: Tensor, csc: RelationCSC) -> None:
         )
 
 
+def check_queries(op: str, name: str, q: Tensor, *, k: Tensor, num_dst: int) -> None:
+    """Check queries against the keys: the same sizes and dtype, or float32 beside keys that are stored in half of it.
+
+    Raises
+    ------
+    ShapeError
+        If `q` is not ``(N_dst, M, H, D)`` of such a dtype on the device of `k`.
+    """
+    mixed = k.dtype in HALF_DTYPES and q.dtype == torch.float32
+    dtype = q.dtype if mixed else k.dtype
+    check_tensor(op, name, q, letters="(N_dst, M, H, D)", shape=(num_dst, *k.shape[1:]), dtype=dtype, device=k.device)
+
+
 def check_choice(op: str, name: str, value: str, known: Iterable[str]) -> None:
     """Check that `value` is one of `known`.
 
@@ -137,6 +166,16 @@ def check_choice(op: str, name: str, value: str, known: Iterable[str]) -> None:
     """
     if value not in known:
         raise ConfigError(f"{op}, argument {name}: {unknown_name(name, value, known)}")
+
+
+def cast_for_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Cast tensors, except float64, to the dtype of the ``torch.autocast`` that is on for the first one's device."""
+    assert tensors[0] is not None
+    device = tensors[0].device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
 def _short(dtype: torch.dtype) -> str:

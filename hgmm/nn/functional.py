@@ -93,11 +93,29 @@ def inter_node_attention(
     v: Tensor,
     *,
     present: Tensor | None = None,
+    edge_bias: Tensor | None = None,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
     return_attention: bool = False,
 ) -> InterNodeResult:
-    """Run `hgmm.kernels.inter_node_attention` on one relation of a graph or block; ``attn`` is in DGL's edge order."""
-    csc = relation_csc(graph, canonical_etype, device=k.device)
-    result = kernels.inter_node_attention(csc, k, q, v, present=present, return_attention=return_attention)
+    """Run `hgmm.kernels.inter_node_attention` on one relation of a graph or block.
+
+    Arguments and errors are the kernel's, with the relation in place of its index tensors; `edge_bias` and ``attn`` are
+    in DGL's edge order.
+    """
+    if edge_bias is not None:
+        edge_bias = edge_bias[edge_ids(graph, canonical_etype, device=edge_bias.device)]
+    result = kernels.inter_node_attention(
+        relation_csc(graph, canonical_etype, device=k.device),
+        k,
+        q,
+        v,
+        present=present,
+        edge_bias=edge_bias,
+        dropout=dropout,
+        seed=seed,
+        return_attention=return_attention,
+    )
     return result._replace(attn=_in_edge_order(graph, canonical_etype, result.attn))
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hgmm.errors import ConfigError
 from hgmm.nn._conv import AttentionConv, Messages
 from hgmm.nn.functional import inter_node_attention
 from hgmm.typing import CanonicalEtype
 
 __all__ = ["InterNodeAttention"]
+
+_SEEDS = 2**63 - 1
 
 
 class InterNodeAttention(AttentionConv):
@@ -43,6 +46,9 @@ class InterNodeAttention(AttentionConv):
         ``reached``: mean over the relations that bring node i modality m; ``mean``: over all declared relations.
     message_activation : str, optional
         ``none``, ``gelu``, ``relu`` or ``tanh``, before A.
+    attn_dropout : float, optional
+        Probability that an attention weight is dropped in training. What is dropped follows from torch's default
+        generator on the CPU, whatever the device, so a run that restores its state repeats it.
 
     Raises
     ------
@@ -69,7 +75,12 @@ class InterNodeAttention(AttentionConv):
         use_norm: bool = True,
         relation_reduce: str = "reached",
         message_activation: str = "gelu",
+        attn_dropout: float = 0.0,
     ) -> None:
+        if not 0 <= attn_dropout < 1:
+            raise ConfigError(
+                f"InterNodeAttention, attn_dropout: must be a probability from 0 to below 1, got {attn_dropout}"
+            )
         super().__init__(
             ntypes,
             canonical_etypes,
@@ -84,6 +95,7 @@ class InterNodeAttention(AttentionConv):
             prior=True,
             init="per-matrix",
         )
+        self.attn_dropout = attn_dropout
 
     def _attend(
         self,
@@ -97,5 +109,16 @@ class InterNodeAttention(AttentionConv):
         return_attention: bool,
     ) -> Messages:
         q = torch.einsum("nmhe,hde->nmhd", q, self._node_matrix(etype, self.head_size**-0.5))
-        out, attn = inter_node_attention(graph, etype, k, q, v, present=present, return_attention=return_attention)
+        dropout = self.attn_dropout if self.training else 0.0
+        out, attn = inter_node_attention(
+            graph,
+            etype,
+            k,
+            q,
+            v,
+            present=present,
+            dropout=dropout,
+            seed=torch.randint(_SEEDS, ()) if dropout else None,
+            return_attention=return_attention,
+        )
         return Messages(out, attn, None)

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import ConfigError, ShapeError
-from hgmm.kernels._checks import check_choice, check_csc, check_keys, check_tensor, describe_tensor
+from hgmm.kernels._checks import (
+    cast_for_autocast,
+    check_choice,
+    check_csc,
+    check_keys,
+    check_queries,
+    check_tensor,
+    describe_tensor,
+)
 from tests.kernels.cases import CASES, relation
 
 CSC = relation(CASES["plain"])
@@ -80,3 +88,49 @@ def test_bad_choice() -> None:
     check_choice("op", "combine", "sum", ("sum", "product"))
     with pytest.raises(ConfigError, match="op, argument combine: unknown combine 'some'; known: product, sum"):
         check_choice("op", "combine", "some", ("sum", "product"))
+
+
+@pytest.mark.parametrize(
+    ("k", "q"),
+    [
+        (torch.float64, torch.float64),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ],
+    ids=str,
+)
+def test_queries_have_the_dtype_of_the_keys_or_float32_beside_half(k: torch.dtype, q: torch.dtype) -> None:
+    check_queries("op", "q", torch.zeros(5, 2, 1, 3, dtype=q), k=KEYS.to(k), num_dst=5)
+
+
+@pytest.mark.parametrize(
+    ("k", "q", "message"),
+    [
+        (torch.float32, torch.float64, "dtype float32, got float64"),
+        (torch.float64, torch.float32, "dtype float64, got float32"),
+        (torch.bfloat16, torch.float16, "dtype bfloat16, got float16"),
+        (torch.bfloat16, torch.float64, "dtype bfloat16, got float64"),
+    ],
+)
+def test_bad_dtype_of_queries(k: torch.dtype, q: torch.dtype, message: str) -> None:
+    with pytest.raises(ShapeError, match="op, argument q: .*" + message):
+        check_queries("op", "q", torch.zeros(5, 2, 1, 3, dtype=q), k=KEYS.to(k), num_dst=5)
+
+
+def test_bad_shape_of_queries() -> None:
+    with pytest.raises(ShapeError, match=r"op, argument q: .* \(5, 2, 1, 3\), got \(6, 2, 1, 3\)"):
+        check_queries("op", "q", KEYS, k=KEYS, num_dst=5)
+
+
+def test_autocast_casts_only_where_it_is_on() -> None:
+    double, mask = KEYS.double(), None
+    assert cast_for_autocast(KEYS, double, mask) == (KEYS, double, mask)
+    with torch.autocast("cpu", dtype=torch.float16):
+        x, y, z = cast_for_autocast(KEYS, double, mask)
+    assert x is not None
+    assert (x.dtype, y, z) == (torch.float16, double, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        meta = cast_for_autocast(KEYS.to("meta"))[0]
+    assert meta is not None
+    assert meta.dtype == torch.float32

@@ -14,6 +14,12 @@ from tests.oracles import inter_node_attention_oracle
 from tests.tolerances import close
 
 PLAIN = CASES["plain"]
+SEED = torch.tensor(-(2**40) - 17)
+
+
+@pytest.fixture(autouse=True)
+def _reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "reference")
 
 
 def edge_bias(case: Case, *, M: int = 3, H: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -37,6 +43,88 @@ def test_results_and_gradients_equal_the_oracle(name: str, present: str, biased:
         close(x, y, torch.float64)
     for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True):
         close(x, y, torch.float64)
+
+
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("name", CASES)
+def test_dropout_equals_the_oracle(name: str, present: str) -> None:
+    case = CASES[name]
+    leaves = node_tensors(case, "sds", H=5)
+    kwargs: dict[str, Any] = {"present": presence(case, present), "dropout": 0.3, "seed": SEED}
+    actual = inter_node_attention(relation(case), *leaves, return_attention=True, **kwargs)
+    expected = inter_node_attention_oracle(relation(case), *leaves, **kwargs)
+    for x, y in zip(actual, expected, strict=True):
+        assert x is not None
+        close(x, y, torch.float64)
+    for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True):
+        close(x, y, torch.float64)
+
+
+def test_dropout_drops_as_many_as_asked_and_keeps_the_mean() -> None:
+    edges, M, H, dropout = 4000, 2, 3, 0.25
+    case = Case(tuple(range(edges)), tuple(range(edges)), edges, edges)
+    k, q, v = (torch.zeros(edges, M, H, 1) for _ in range(3))
+    attn = inter_node_attention(relation(case), k, q, v, dropout=dropout, seed=SEED, return_attention=True).attn
+    assert attn is not None
+    assert attn.unique().tolist() == [0.0, pytest.approx(1 / (1 - dropout))]
+    # Each of the 6 columns is binomial: its share lies within five standard deviations of 0.25.
+    shares = (attn == 0).double().mean(0)
+    assert float((shares - dropout).abs().max()) < 5 * (dropout * (1 - dropout) / edges) ** 0.5
+    # Columns of one edge, and neighbouring edges, are drawn apart from each other.
+    centred = (attn.view(edges, -1) == 0).double() - dropout
+    assert float(torch.corrcoef(centred.t()).fill_diagonal_(0).abs().max()) < 5 * edges**-0.5
+    assert float((centred[1:] * centred[:-1]).mean(0).abs().max()) < 5 * dropout * edges**-0.5
+
+
+def test_dropout_depends_on_the_seed_and_on_nothing_else() -> None:
+    csc, leaves = relation(CASES["hub"]), node_tensors(CASES["hub"], "sds")
+
+    def attn(seed: int, csc: Any = csc) -> Tensor:
+        result = inter_node_attention(csc, *leaves, dropout=0.5, seed=torch.tensor(seed), return_attention=True).attn
+        assert result is not None
+        return result
+
+    torch.manual_seed(1)
+    first = attn(3)
+    torch.manual_seed(2)
+    assert torch.equal(first, attn(3))
+    assert torch.equal(first, attn(3, relation(CASES["hub"], torch.int32)))
+    assert not torch.equal(first, attn(4))
+    assert not torch.equal(first, attn(3 + 2**32))
+
+
+def test_without_dropout_the_seed_changes_nothing() -> None:
+    leaves = node_tensors(PLAIN, "sds")
+    plain = inter_node_attention(relation(PLAIN), *leaves)
+    assert torch.equal(plain.out, inter_node_attention(relation(PLAIN), *leaves, dropout=0.0, seed=SEED).out)
+
+
+@pytest.mark.parametrize("present", ["none", "some"])
+def test_gradcheck_with_dropout(present: str) -> None:
+    case = Case((1, 2, 0, 3, 2), (0, 0, 0, 1, 1), 4, 3)
+    mask = presence(case, present, M=2)
+
+    def function(*x: Tensor) -> Tensor:
+        return inter_node_attention(relation(case), *x, present=mask, dropout=0.4, seed=SEED).out
+
+    assert torch.autograd.gradcheck(function, tuple(node_tensors(case, "sds", M=2, H=1, D=2)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"dropout": 1.0, "seed": SEED}, ConfigError, "argument dropout: .* below 1, got 1.0"),
+        ({"dropout": -0.1, "seed": SEED}, ConfigError, "argument dropout: .* got -0.1"),
+        ({"dropout": float("nan")}, ConfigError, "argument dropout: .* got nan"),
+        ({"dropout": 0.5}, ConfigError, "argument seed: dropout=0.5 needs a seed, got None"),
+        ({"seed": SEED.view(1)}, ShapeError, r"argument seed: expected .* int64 \(\) on cpu, got int64 \(1,\) on cpu"),
+        ({"seed": SEED.int()}, ShapeError, r"argument seed: .* got int32 \(\) on cpu"),
+        ({"seed": SEED.to("meta")}, ShapeError, r"argument seed: .* got int64 \(\) on meta"),
+    ],
+)
+def test_wrong_dropout(kwargs: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"inter_node_attention, {message}"):
+        inter_node_attention(relation(PLAIN), *node_tensors(PLAIN, "sds"), **kwargs)
 
 
 @pytest.mark.parametrize("present", ["none", "some"])
@@ -114,9 +202,10 @@ def test_logits_at_1e4_stay_finite_in_float32() -> None:
 
 def test_inputs_describe_themselves() -> None:
     k, q, v = node_tensors(PLAIN, "sds", dtype=torch.float32)
-    inputs = InterNodeInputs(relation(PLAIN), k, q, v, None, None, False)
+    inputs = InterNodeInputs(relation(PLAIN), k, q, v, None, None, 0.5, SEED, False)
     assert str(inputs) == (
-        "k float32 (6, 3, 2, 3) on cpu, q float32 (5, 3, 2, 3) on cpu, 10 edges, present None, edge_bias None"
+        "k float32 (6, 3, 2, 3) on cpu, q float32 (5, 3, 2, 3) on cpu, 10 edges, present None, edge_bias None, "
+        "dropout=0.5"
     )
 
 

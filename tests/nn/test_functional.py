@@ -29,6 +29,31 @@ def test_attention_is_left_out_unless_asked_for() -> None:
     assert functional.inter_node_attention(g, BUYS, x, torch.ones(6, 1, 1, 1), x).attn is None
 
 
+def test_edge_bias_is_in_dgls_edge_order() -> None:
+    g, x = graph(), torch.ones(4, 1, 1, 1)
+    bias = torch.arange(len(EDGES[BUYS][0]), dtype=torch.float32).view(-1, 1, 1)
+    weight, dst = bias.view(-1).exp(), torch.tensor(EDGES[BUYS][1])
+    expected = weight / torch.zeros(6).index_add(0, dst, weight)[dst]
+    q = torch.ones(6, 1, 1, 1)
+    attn = functional.inter_node_attention(g, BUYS, x, q, x, edge_bias=bias, return_attention=True).attn
+    assert attn is not None
+    torch.testing.assert_close(attn.view(-1), expected)
+
+
+def test_dropout_is_passed_on() -> None:
+    g, x, q = graph(), torch.ones(4, 1, 1, 1), torch.ones(6, 1, 1, 1)
+    kept, dropped = (
+        functional.inter_node_attention(
+            g, BUYS, x, q, x, dropout=dropout, seed=torch.tensor(3), return_attention=True
+        ).attn
+        for dropout in (0.0, 0.9)
+    )
+    assert kept is not None
+    assert dropped is not None
+    assert bool(kept.all())
+    assert not bool(dropped.all())
+
+
 def test_count_present_neighbors() -> None:
     present = torch.tensor([[True, False], [True, True], [False, False], [True, False]])
     counts = functional.count_present_neighbors(graph(), BUYS, present)

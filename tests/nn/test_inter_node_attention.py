@@ -10,10 +10,12 @@ from tests.nn.graphs import ETYPES, NTYPES, full_block, graph, presence, states
 M, F = 2, 6
 
 
-def layer() -> InterNodeAttention:
+def layer(attn_dropout: float = 0.0) -> InterNodeAttention:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return InterNodeAttention(NTYPES, ETYPES, num_modalities=M, hidden_size=F, num_heads=2, dropout=0.0).double()
+        return InterNodeAttention(
+            NTYPES, ETYPES, num_modalities=M, hidden_size=F, num_heads=2, dropout=0.0, attn_dropout=attn_dropout
+        ).double()
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "all present"])
@@ -51,6 +53,33 @@ def test_a_full_block_equals_the_graph() -> None:
     torch.testing.assert_close(out["item"], expected["item"][seeds["item"]], rtol=1e-12, atol=1e-12)
 
 
+def test_attention_dropout_is_off_in_evaluation_and_repeats_with_torchs_generator() -> None:
+    g, h = graph(), states(M, F)
+    plain, own = layer(), layer(0.5)
+
+    def trained(seed: int) -> torch.Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return own(g, h)[0]["item"]
+
+    first = trained(1)
+    assert torch.equal(first, trained(1))
+    assert not torch.equal(first, trained(2))
+    assert not torch.equal(first, plain(g, h)[0]["item"])
+    assert torch.equal(own.eval()(g, h)[0]["item"], plain(g, h)[0]["item"])
+
+
+def test_dropped_attention_is_zero_and_the_rest_grows() -> None:
+    g, h = graph(), states(M, F)
+    kept = layer()(g, h, return_attention=True)[2]
+    dropped = layer(0.5)(g, h, return_attention=True)[2]
+    for etype, attn in dropped.items():
+        torch.testing.assert_close(attn, torch.where(attn == 0, 0, 2 * kept[etype]))
+    assert any(bool((attn == 0).any()) for attn in dropped.values())
+
+
 def test_options_out_of_range() -> None:
+    with pytest.raises(ConfigError, match=r"InterNodeAttention, attn_dropout: .* got 1\.5"):
+        layer(1.5)
     with pytest.raises(ConfigError, match=r"InterNodeAttention, hidden_size: .* num_heads=4, got 6"):
         InterNodeAttention(NTYPES, ETYPES, num_modalities=M, hidden_size=6, num_heads=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from hgmm.kernels._checks import describe_tensor
 from hgmm.typing import RelationCSC
 
-__all__ = ["COMBINES", "CrossModalInputs", "CrossModalResult"]
+__all__ = ["COMBINES", "CrossModalInputs", "CrossModalResult", "Options"]
 
 COMBINES = ("product", "sum", "b1", "poster", "sharp", "cross", "inf")
 
@@ -33,8 +32,17 @@ class CrossModalResult(NamedTuple):
     attn: Tensor | None
 
 
-@dataclass(frozen=True)
-class CrossModalInputs:
+class Options(NamedTuple):
+    """The switches of `cross_modal_attention`, as the compiled implementations receive them."""
+
+    combine: str
+    align: bool
+    gamma: float
+    uniform_nodes: bool
+    uniform_modalities: bool
+
+
+class CrossModalInputs(NamedTuple):
     """The checked arguments of `cross_modal_attention`; its docstring describes them."""
 
     csc: RelationCSC

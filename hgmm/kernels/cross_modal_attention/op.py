@@ -8,16 +8,28 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import ConfigError
-from hgmm.kernels._checks import check_choice, check_csc, check_keys, check_tensor
-from hgmm.kernels._dispatch import Backend, select
-from hgmm.kernels.cross_modal_attention import reference
+from hgmm.kernels._checks import (
+    cast_for_autocast,
+    check_choice,
+    check_csc,
+    check_keys,
+    check_queries,
+    check_tensor,
+)
+from hgmm.kernels._dispatch import Backend, compiled_backends, select
+from hgmm.kernels.cross_modal_attention import autograd, reference
 from hgmm.kernels.cross_modal_attention.inputs import COMBINES, CrossModalInputs, CrossModalResult
+from hgmm.kernels.inter_node_attention import InterNodeInputs
+from hgmm.kernels.inter_node_attention.op import BACKENDS as INTER_NODE_BACKENDS
 from hgmm.typing import RelationCSC
 
-__all__ = ["cross_modal_attention"]
+__all__ = ["BACKENDS", "cross_modal_attention"]
 
 _OP = "cross_modal_attention"
-_BACKENDS = (Backend("reference", reference.run, reference.unsupported_reasons),)
+BACKENDS = (
+    *compiled_backends(_OP, autograd.run),
+    Backend("reference", reference.run, reference.unsupported_reasons),
+)
 
 
 def cross_modal_attention(
@@ -70,14 +82,16 @@ def cross_modal_attention(
         ``(N_src, M, H, D)`` keys, any of float64, float32, bfloat16, float16; finite where the modality is absent, too.
     q_node, q_modal : Tensor
         ``(N_dst, M, H, D)`` queries of the inter-node and of the inter-modal attention. They hold relation matrices,
-        priors, scale and temperature; the operator adds none. `q_modal` is not read by ``cross``.
+        priors, scale and temperature; the operator adds none. `q_modal` is not read by ``cross``. Dtype of `k`, or
+        float32 beside `k` and `v` in bfloat16 or float16, which halves the bytes that are read for each edge.
     v : Tensor
-        ``(N_src, M, H, D)`` values; finite where the modality is absent, too.
+        ``(N_src, M, H, D)`` values, dtype of `k`; finite where the modality is absent, too.
     present : Tensor, optional
         ``(N_src, M)`` bool, True where the source has the modality. Default: all have all, and ``b1`` is not
         renormalised.
     lambda_weight : Tensor, optional
-        ``(N_src, M)``, dtype of `k`, a constant: 1 where the modality was absent at the input. Asks for `lambda_sum`.
+        ``(N_src, M)``, dtype of `q_node`, a constant: 1 where the modality was absent at the input. Asks for
+        `lambda_sum`.
     combine : str
         A row of the table.
     align : bool, optional
@@ -95,12 +109,12 @@ def cross_modal_attention(
     Returns
     -------
     out : Tensor
-        ``(N_dst, M, H, D)``, dtype of `v`. Zero where no in-neighbour has m, so for zero in-degree.
+        ``(N_dst, M, H, D)``, dtype of `q_node`. Zero where no in-neighbour has m, so for zero in-degree.
     lambda_sum : Tensor or None
         ``(N_dst, M, H) = sum_j lambda_weight_jm lambda_m`` if `lambda_weight` is given, float32 or float64.
     attn : Tensor or None
         If asked for, beta before the division by ``sum_j beta p_jm``: ``(E, H)``, or ``(E, M, H)`` for ``cross`` and
-        ``inf``, in CSC order, dtype of `v`.
+        ``inf``, in CSC order, dtype of `q_node`.
 
     Raises
     ------
@@ -109,21 +123,25 @@ def cross_modal_attention(
     ConfigError
         Unknown `combine`, `gamma` not finite, `lambda_weight` with ``cross`` (which has no lambda) or requiring grad.
     BackendError
-        The backend that ``HGMM_BACKEND`` names refuses the input.
+        The backend that ``HGMM_BACKEND`` names refuses the input, or second derivatives were asked of a backend other
+        than ``reference``.
 
     Notes
     -----
     A source that has no modality at all is as good as not there: its edges stand outside every softmax over j, b2's and
     beta's too, and have attention 0.
 
-    Differentiable in `k`, `q_node`, `q_modal` and `v`, through all three results. At ``g_m = g_m'`` the derivative of
-    ``|g_m - g_m'|`` is taken as 0. Accumulates in float32, or float64 for float64 input. Weights are formed from
-    logarithms, so logits hundreds apart, or at +-1e4, give finite results and gradients, and an in-neighbour that alone
-    has m gets the whole of ``out_m`` however small its beta.
+    Differentiable in `k`, `q_node`, `q_modal` and `v`; through `attn` and twice on the reference backend only, so
+    ``auto`` takes that one if `attn` is asked for where gradients are recorded. At ``g_m = g_m'`` the derivative of
+    ``|g_m - g_m'|`` is taken as 0. Accumulates in float32, or float64 for float64 input. Under ``torch.autocast`` float
+    arguments other than float64 are cast to its dtype first. Weights are formed from logarithms, so logits hundreds
+    apart, or at +-1e4, give finite results and gradients, and an in-neighbour that alone has m gets the whole of
+    ``out_m`` however small its beta.
 
-    The reference backend is deterministic for any number of threads. For the backward pass it keeps about
-    ``(3 M + 4) H`` floats an edge, ``M H`` more with a mask and ``2 M H`` more with `lambda_weight`; it never holds a
-    tensor of size E x M x H x D.
+    Every backend is deterministic for any number of threads. For the backward pass the reference keeps about
+    ``(3 M + 4) H`` floats an edge, ``M H`` more with a mask and ``2 M H`` more with `lambda_weight`, and never holds a
+    tensor of size E x M x H x D; the others keep ``(N_dst, 2 M + 2, H)`` numbers and nothing by edge. ``inf`` runs on
+    the reference only, ``cross`` on the backends of `inter_node_attention`.
 
     References
     ----------
@@ -149,8 +167,12 @@ def cross_modal_attention(
     tensor([3.2000, 8.0000])
     """
     check_choice(_OP, "combine", combine, COMBINES)
+    k, q_node, q_modal, v, lambda_weight = cast_for_autocast(  # type: ignore[assignment]  # None stays None only
+        k, q_node, q_modal, v, lambda_weight
+    )
     _check_tensors(csc, k, q_node, q_modal, v, present, lambda_weight)
-    if not math.isfinite(gamma):
+    # torch.compile may make gamma a symbol, which math.isfinite does not take.
+    if not -math.inf < gamma < math.inf:
         raise ConfigError(
             f"{_OP}, argument gamma: expected a finite number, got {gamma}; align=False takes the alignment out"
         )
@@ -171,7 +193,24 @@ def cross_modal_attention(
         uniform_modalities=uniform_modalities,
         return_attention=return_attention,
     )
-    return select(_OP, _BACKENDS, inputs).run(inputs)
+    return _run_cross(inputs) if combine == "cross" else select(_OP, BACKENDS, inputs).run(inputs)
+
+
+def _run_cross(inputs: CrossModalInputs) -> CrossModalResult:
+    single = InterNodeInputs(
+        csc=inputs.csc,
+        k=inputs.k,
+        # Equal logits give the uniform attention.
+        q=torch.zeros_like(inputs.q_node) if inputs.uniform_nodes else inputs.q_node,
+        v=inputs.v,
+        present=inputs.present,
+        edge_bias=None,
+        dropout=0.0,
+        seed=None,
+        return_attention=inputs.return_attention,
+    )
+    out, attn = select(_OP, INTER_NODE_BACKENDS, single).run(single)
+    return CrossModalResult(out, None, attn)
 
 
 def _check_tensors(
@@ -185,15 +224,15 @@ def _check_tensors(
 ) -> None:
     check_csc(_OP, csc)
     check_keys(_OP, k, csc)
+    check_queries(_OP, "q_node", q_node, k=k, num_dst=csc.num_dst)
     num_src, M, H, D = k.shape
     src, dst = ("(N_src, M, H, D)", (num_src, M, H, D)), ("(N_dst, M, H, D)", (csc.num_dst, M, H, D))
     flags = ("(N_src, M)", (num_src, M))
     for name, x, (letters, shape), dtype in (
-        ("q_node", q_node, dst, k.dtype),
-        ("q_modal", q_modal, dst, k.dtype),
+        ("q_modal", q_modal, dst, q_node.dtype),
         ("v", v, src, k.dtype),
         ("present", present, flags, torch.bool),
-        ("lambda_weight", lambda_weight, flags, k.dtype),
+        ("lambda_weight", lambda_weight, flags, q_node.dtype),
     ):
         if x is not None:
             check_tensor(_OP, name, x, letters=letters, shape=shape, dtype=dtype, device=k.device)

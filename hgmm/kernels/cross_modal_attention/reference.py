@@ -26,7 +26,10 @@ def unsupported_reasons(inputs: CrossModalInputs) -> list[str]:
 
 
 def run(inputs: CrossModalInputs) -> CrossModalResult:
-    """Run the operator; `hgmm.kernels.cross_modal_attention` states the contract."""
+    """Run the operator; `hgmm.kernels.cross_modal_attention` states the contract.
+
+    ``cross``, which never joins the modalities, is not among its rows: `hgmm.kernels.inter_node_attention` runs it.
+    """
     edges, kept = EdgeIndex.from_csc(inputs.csc), None
     if inputs.present is not None:
         has_any = inputs.present.any(1)[edges.src]
@@ -34,21 +37,18 @@ def run(inputs: CrossModalInputs) -> CrossModalResult:
             edges, kept = edges.keep(has_any)
     present = None if inputs.present is None else inputs.present[edges.src]  # (E, M)
 
-    dtype = torch.promote_types(inputs.k.dtype, torch.float32)
+    dtype = torch.promote_types(inputs.q_node.dtype, torch.float32)
     k, q_node, q_modal, v = (x.to(dtype) for x in (inputs.k, inputs.q_node, inputs.q_modal, inputs.v))
     logits = gather_dot(edges, q_node, k)  # (E, M, H)
     log_alpha = _log_alpha(edges, logits, present, uniform=inputs.uniform_nodes)
+    log_lambda = _log_lambda(gather_dot(edges, q_modal, k), present, uniform=inputs.uniform_modalities)
     lambda_sum = None
-    if inputs.combine == "cross":
-        beta = weight = log_alpha.exp()
-    else:
-        log_lambda = _log_lambda(gather_dot(edges, q_modal, k), present, uniform=inputs.uniform_modalities)
-        if inputs.lambda_weight is not None:
-            lambda_weight = inputs.lambda_weight.to(dtype)[edges.src].unsqueeze(-1)
-            lambda_sum = segment_sum(edges, lambda_weight * log_lambda.exp())
-        beta, weight = _attention(inputs, edges, logits, log_lambda + log_alpha, present)
-    out = gather_sum(edges, weight.expand_as(logits), v).to(inputs.v.dtype)
-    attn = _in_csc_order(beta, kept, inputs.csc.num_edges).to(inputs.v.dtype) if inputs.return_attention else None
+    if inputs.lambda_weight is not None:
+        lambda_weight = inputs.lambda_weight.to(dtype)[edges.src].unsqueeze(-1)
+        lambda_sum = segment_sum(edges, lambda_weight * log_lambda.exp())
+    beta, weight = _attention(inputs, edges, logits, log_lambda + log_alpha, present)
+    out = gather_sum(edges, weight.expand_as(logits), v).to(inputs.q_node.dtype)
+    attn = _in_csc_order(beta, kept, inputs.csc.num_edges).to(out.dtype) if inputs.return_attention else None
     return CrossModalResult(out, lambda_sum, attn)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -28,8 +27,7 @@ class InterNodeResult(NamedTuple):
     attn: Tensor | None
 
 
-@dataclass(frozen=True)
-class InterNodeInputs:
+class InterNodeInputs(NamedTuple):
     """The checked arguments of `inter_node_attention`; its docstring describes them."""
 
     csc: RelationCSC
@@ -38,10 +36,13 @@ class InterNodeInputs:
     v: Tensor
     present: Tensor | None
     edge_bias: Tensor | None
+    dropout: float
+    seed: Tensor | None
     return_attention: bool
 
     def __str__(self) -> str:
         return (
             f"k {describe_tensor(self.k)}, q {describe_tensor(self.q)}, {self.csc.num_edges} edges, "
-            f"present {describe_tensor(self.present)}, edge_bias {describe_tensor(self.edge_bias)}"
+            f"present {describe_tensor(self.present)}, edge_bias {describe_tensor(self.edge_bias)}, "
+            f"dropout={self.dropout}"
         )

@@ -5,16 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hgmm.kernels._checks import check_csc, check_keys, check_tensor
-from hgmm.kernels._dispatch import Backend, select
-from hgmm.kernels.inter_node_attention import reference
+from hgmm.errors import ConfigError, ShapeError
+from hgmm.kernels._checks import (
+    cast_for_autocast,
+    check_csc,
+    check_keys,
+    check_queries,
+    check_tensor,
+    describe_tensor,
+)
+from hgmm.kernels._dispatch import Backend, compiled_backends, select
+from hgmm.kernels.inter_node_attention import autograd, reference
 from hgmm.kernels.inter_node_attention.inputs import InterNodeInputs, InterNodeResult
 from hgmm.typing import RelationCSC
 
-__all__ = ["inter_node_attention"]
+__all__ = ["BACKENDS", "inter_node_attention"]
 
 _OP = "inter_node_attention"
-_BACKENDS = (Backend("reference", reference.run, reference.unsupported_reasons),)
+BACKENDS = (
+    *compiled_backends(_OP, autograd.run),
+    Backend("reference", reference.run, reference.unsupported_reasons),
+)
 
 
 def inter_node_attention(
@@ -25,12 +36,15 @@ def inter_node_attention(
     *,
     present: Tensor | None = None,
     edge_bias: Tensor | None = None,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
     return_attention: bool = False,
 ) -> InterNodeResult:
     r"""Attend to the in-neighbours of each node, for each modality and head by itself.
 
     For an edge j -> i: ``attn = softmax_j(<q_m[i], k_m[j]> + edge_bias)`` over the in-neighbours of i that have m, and
-    ``out_m[i] = sum_j attn v_m[j]``.
+    ``out_m[i] = sum_j attn v_m[j]``. With dropout, each weight is 0 with probability `dropout`, else multiplied by
+    ``1 / (1 - dropout)``, after the softmax.
 
     Parameters
     ----------
@@ -39,35 +53,48 @@ def inter_node_attention(
     k : Tensor
         ``(N_src, M, H, D)`` keys, any of float64, float32, bfloat16, float16; finite where the modality is absent, too.
     q : Tensor
-        ``(N_dst, M, H, D)`` queries, with scale and temperature in them.
+        ``(N_dst, M, H, D)`` queries, with scale and temperature in them; dtype of `k`, or float32 beside `k` and `v` in
+        bfloat16 or float16, which halves the bytes that are read for each edge.
     v : Tensor
-        ``(N_src, M, H, D)`` values; finite where the modality is absent, too.
+        ``(N_src, M, H, D)`` values, dtype of `k`; finite where the modality is absent, too.
     present : Tensor, optional
         ``(N_src, M)`` bool, True where the source has the modality. Default: all have all.
     edge_bias : Tensor, optional
-        ``(E, M, H)``, added to the logits, in CSC order, finite.
+        ``(E, M, H)``, added to the logits, in CSC order, finite, dtype of `q`.
+    dropout : float, optional
+        Probability that a weight is dropped, ``0 <= dropout < 1``.
+    seed : Tensor, optional
+        ``()`` int64 on the CPU, drawn from the caller's generator; required with dropout. The same seed drops the same
+        weights, by position in ``csc.indices``, head and modality, on every backend and device.
     return_attention : bool, optional
         Also return the weights.
 
     Returns
     -------
     out : Tensor
-        ``(N_dst, M, H, D)``, dtype of `v`. Zero where no in-neighbour has m, so for zero in-degree.
+        ``(N_dst, M, H, D)``, dtype of `q`. Zero where no in-neighbour has m, so for zero in-degree.
     attn : Tensor or None
-        ``(E, M, H)`` in CSC order if asked for, dtype of `v`; zero where the source lacks m.
+        ``(E, M, H)`` in CSC order if asked for, dtype of `q`, after dropout; zero where the source lacks m.
 
     Raises
     ------
     ShapeError
         A tensor has the wrong shape, dtype or device.
+    ConfigError
+        `dropout` is out of range or has no `seed`.
     BackendError
-        The backend that ``HGMM_BACKEND`` names refuses the input.
+        The backend that ``HGMM_BACKEND`` names refuses the input, or second derivatives were asked of a backend other
+        than ``reference``.
 
     Notes
     -----
-    Differentiable in `k`, `q`, `v` and `edge_bias`, through both results. Accumulates in float32, or float64 for
-    float64 input. The reference backend is deterministic for any number of threads; it keeps ``M H`` floats an
-    edge for the backward pass and never holds a tensor of size E x M x H x D.
+    Differentiable in `k`, `q`, `v` and `edge_bias`; through `attn` and twice on the reference backend only, so ``auto``
+    takes that one if `attn` is asked for where gradients are recorded. Accumulates in float32, or float64 for float64
+    input. Under ``torch.autocast`` float arguments other than float64 are cast to its dtype first.
+
+    Every backend is deterministic for any number of threads. The reference keeps ``M H`` floats an edge for the
+    backward pass and never holds a tensor of size E x M x H x D; the others keep ``(N_dst, M, H)`` numbers and nothing
+    by edge, and draw the dropout anew.
 
     References
     ----------
@@ -84,18 +111,43 @@ def inter_node_attention(
     >>> inter_node_attention(csc, k, k[:1], v).out.view(-1)
     tensor([3.])
     """
+    k, q, v, edge_bias = cast_for_autocast(k, q, v, edge_bias)  # type: ignore[assignment]  # None stays None only
     check_csc(_OP, csc)
     check_keys(_OP, k, csc)
+    check_queries(_OP, "q", q, k=k, num_dst=csc.num_dst)
     num_src, M, H, D = k.shape
     for name, x, letters, shape, dtype in (
-        ("q", q, "(N_dst, M, H, D)", (csc.num_dst, M, H, D), k.dtype),
         ("v", v, "(N_src, M, H, D)", (num_src, M, H, D), k.dtype),
         ("present", present, "(N_src, M)", (num_src, M), torch.bool),
-        ("edge_bias", edge_bias, "(E, M, H)", (csc.num_edges, M, H), k.dtype),
+        ("edge_bias", edge_bias, "(E, M, H)", (csc.num_edges, M, H), q.dtype),
     ):
         if x is not None:
             check_tensor(_OP, name, x, letters=letters, shape=shape, dtype=dtype, device=k.device)
+    _check_dropout(dropout, seed)
     inputs = InterNodeInputs(
-        csc=csc, k=k, q=q, v=v, present=present, edge_bias=edge_bias, return_attention=return_attention
+        csc=csc,
+        k=k,
+        q=q,
+        v=v,
+        present=present,
+        edge_bias=edge_bias,
+        dropout=dropout,
+        seed=seed if dropout > 0 else None,
+        return_attention=return_attention,
     )
-    return select(_OP, _BACKENDS, inputs).run(inputs)
+    return select(_OP, BACKENDS, inputs).run(inputs)
+
+
+def _check_dropout(dropout: float, seed: Tensor | None) -> None:
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"{_OP}, argument dropout: expected a probability from 0 to below 1, got {dropout}")
+    if dropout > 0 and seed is None:
+        raise ConfigError(
+            f"{_OP}, argument seed: dropout={dropout} needs a seed, got None; draw one, for example with "
+            "torch.randint(2**63 - 1, (), generator=generator)"
+        )
+    if seed is not None and (seed.dim(), seed.dtype, seed.device.type) != (0, torch.int64, "cpu"):
+        raise ShapeError(
+            f"{_OP}, argument seed: expected a tensor int64 () on cpu, got {describe_tensor(seed)}; "
+            "torch.randint(2**63 - 1, ()) gives one"
+        )

@@ -1,0 +1,279 @@
+"""What lies between the public functions and the compiled implementations: torch.library, compile, autocast."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from hgmm.errors import BackendError
+from hgmm.kernels import OPERATORS, cross_modal_attention, inter_node_attention
+from tests.kernels import fake_backend
+from tests.kernels.cases import CASES, Case, generator, gradients, node_tensors, presence, relation
+from tests.tolerances import close
+
+PLAIN = CASES["plain"]
+SEED = torch.tensor(2**40 + 17)
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_backend.install(monkeypatch)
+    torch._dynamo.reset()
+
+
+class Op(NamedTuple):
+    """One way to call an operator: its leaves, and the function of them."""
+
+    name: str
+    leaves: list[Tensor]
+    run: Any
+
+
+def op(
+    name: str, case: Case = PLAIN, *, present: str = "some", dtype: torch.dtype = torch.float64, **options: Any
+) -> Op:
+    csc, mask = relation(case, options.pop("index", torch.int64)), presence(case, present)
+    if name == "inter_node_attention":
+        bias = torch.randn(len(case.src), 3, 2, generator=generator(3), dtype=torch.float64)
+        leaves = [*node_tensors(case, "sds", dtype=dtype), bias.to(dtype).requires_grad_()]
+        options = {"dropout": 0.4, "seed": SEED, **options}
+
+        def run(*x: Tensor) -> Any:
+            return inter_node_attention(csc, *x[:3], present=mask, edge_bias=x[3], **options)
+
+        return Op(name, leaves, run)
+    weight = torch.rand(case.num_src, 3, generator=generator(4), dtype=torch.float64).to(dtype)
+    options = {"combine": "sharp", "lambda_weight": weight, **options}
+
+    def run(*x: Tensor) -> Any:
+        return cross_modal_attention(csc, *x, present=mask, **options)
+
+    return Op(name, node_tensors(case, "sdds", dtype=dtype), run)
+
+
+def floats(result: Any) -> tuple[Tensor, ...]:
+    return tuple(x for x in result if x is not None)
+
+
+def with_reference(call: Op, monkeypatch: pytest.MonkeyPatch) -> Any:
+    with monkeypatch.context() as patch:
+        patch.setenv("HGMM_BACKEND", "reference")
+        return call.run(*call.leaves)
+
+
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_and_gradients_pass_through(
+    name: str, case: str, present: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = op(name, CASES[case], present=present)
+    expected = with_reference(call, monkeypatch)
+    actual = call.run(*call.leaves)
+    for x, y in zip(floats(actual), floats(expected), strict=True):
+        assert torch.equal(x, y)
+    for x, y in zip(gradients(actual, call.leaves), gradients(expected, call.leaves), strict=True):
+        assert torch.equal(x, y)
+    assert fake_backend.calls == [f"{name}.forward", f"{name}.backward"]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_that_were_not_asked_for_are_none(name: str) -> None:
+    options: dict[str, Any] = {"dropout": 0.0} if name == "inter_node_attention" else {"lambda_weight": None}
+    result = op(name, **options).run(*op(name).leaves)
+    assert result[1:] == (None,) * (len(result) - 1)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_attention_comes_back_where_no_gradient_is_recorded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = op(name, return_attention=True)
+    with torch.no_grad():
+        attn = call.run(*call.leaves).attn
+    assert torch.equal(attn, with_reference(call, monkeypatch).attn)
+    assert fake_backend.calls == [f"{name}.forward"]
+    with pytest.raises(BackendError, match="cpu: attention has no gradient here"):
+        call.run(*call.leaves)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_each_leaf_alone_gets_its_gradient(name: str) -> None:
+    call = op(name)
+    expected = gradients(call.run(*call.leaves), call.leaves)
+    for i, grad in enumerate(expected):
+        leaves = [x.detach().requires_grad_(i == j) for j, x in enumerate(call.leaves)]
+        assert torch.equal(gradients(call.run(*leaves), [leaves[i]])[0], grad)
+
+
+def test_the_gradient_of_one_result_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = op("cross_modal_attention")
+    for i in range(2):
+        expected = torch.autograd.grad(with_reference(call, monkeypatch)[i].sum(), call.leaves, materialize_grads=True)
+        actual = torch.autograd.grad(call.run(*call.leaves)[i].sum(), call.leaves, materialize_grads=True)
+        assert all(torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_strides_of_leaves_and_of_the_incoming_gradient_do_not_matter(name: str) -> None:
+    call = op(name)
+    expected = gradients(call.run(*call.leaves), call.leaves)
+    leaves = [x.detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_() for x in call.leaves]
+    assert not any(x.is_contiguous() for x in leaves)
+    for x, y in zip(gradients(call.run(*leaves), leaves), expected, strict=True):
+        assert torch.equal(x, y)
+    grad = torch.ones(()).double().expand_as(call.leaves[1])
+    call.run(*call.leaves).out.backward(grad)
+    assert call.leaves[0].grad is not None
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_mixed_index_dtypes_are_made_one(name: str) -> None:
+    case = relation(PLAIN)
+    mixed = case._replace(indptr=case.indptr.int(), indices_t=case.indices_t.int())
+    leaves = [x.detach() for x in node_tensors(PLAIN, "sdds")]
+    if name == "inter_node_attention":
+        one, other = (inter_node_attention(csc, *leaves[:2], leaves[3]).out for csc in (case, mixed))
+    else:
+        one, other = (cross_modal_attention(csc, *leaves, combine="sum").out for csc in (case, mixed))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_second_derivatives_are_refused_and_the_reference_named(name: str) -> None:
+    call = op(name)
+    (first,) = torch.autograd.grad(call.run(*call.leaves).out.sum(), call.leaves[:1], create_graph=True)
+    with pytest.raises(BackendError, match=f"{name}: double backward .* HGMM_BACKEND=reference has second derivatives"):
+        first.sum().backward()
+
+
+def graph_arguments(case: Case, index: torch.dtype) -> tuple[Any, ...]:
+    return tuple(relation(case, index))
+
+
+def forward_arguments(name: str, case: Case, present: str, *, asked: bool) -> tuple[Any, ...]:
+    """Arguments of the operator's node in a graph; with `asked`, the optional results too."""
+    mask = presence(case, present)
+    if name == "inter_node_attention":
+        *kqv, bias = op(name, case).leaves
+        rest = (bias, 0.4, SEED) if asked else (None, 0.0, None)
+        if asked:
+            kqv = [x.detach() for x in kqv]
+            rest = (bias.detach(), 0.4, SEED)
+        return (*graph_arguments(case, torch.int64), *kqv, mask, *rest, asked, "cpu")
+    leaves = op(name, case).leaves
+    weight = torch.rand(case.num_src, 3, generator=generator(4), dtype=torch.float64) if asked else None
+    return (
+        *graph_arguments(case, torch.int32), *leaves, mask, weight, "sharp", True, 1.0, False, False, False, "cpu"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["", "asked"])
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("case", ["plain", "no-edges", "no-destinations", "no-nodes"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_opcheck_forward(name: str, case: str, present: str, asked: bool) -> None:
+    function = getattr(torch.ops.hgmm, name).default
+    torch.library.opcheck(function, forward_arguments(name, CASES[case], present, asked=asked))
+
+
+@pytest.mark.parametrize("needs", [(True, True), (False, True), (True, False)], ids=["both", "src", "dst"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_opcheck_backward(name: str, needs: tuple[bool, bool]) -> None:
+    *forward, _, backend = forward_arguments(name, PLAIN, "some", asked=True)
+    forward = [x.detach() if isinstance(x, Tensor) else x for x in forward]
+    function = getattr(torch.ops.hgmm, name).default
+    results = function(*forward, False, backend)
+    grads: tuple[Any, ...] = (torch.randn_like(results[0]),)
+    wanted: tuple[bool, ...] = needs
+    if name == "cross_modal_attention":
+        grads = (*grads, torch.randn_like(results[1]))
+    else:
+        wanted = (*needs, True)
+    saved = (results[0], results[-1], *grads, *wanted)
+    torch.library.opcheck(getattr(torch.ops.hgmm, f"{name}_backward").default, (*forward, *saved, backend))
+
+
+@pytest.mark.parametrize("index", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_compiled_graph_has_one_node_and_the_same_bits(name: str, index: torch.dtype) -> None:
+    call = op(name, index=index)
+    expected = call.run(*call.leaves)
+    compiled = torch.compile(call.run, fullgraph=True, backend="aot_eager")
+    actual = compiled(*call.leaves)
+    for x, y in zip(floats(actual), floats(expected), strict=True):
+        assert torch.equal(x, y)
+    for x, y in zip(gradients(actual, call.leaves), gradients(expected, call.leaves), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_a_compiled_graph_may_take_the_relation_as_an_argument() -> None:
+    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    def run(csc: Any, k: Tensor, q: Tensor, v: Tensor) -> Tensor:
+        return cross_modal_attention(csc, k, q, q, v, combine="product").out
+
+    for name in ("plain", "hub", "one-edge"):
+        case = CASES[name]
+        k, q, v = (x.detach() for x in node_tensors(case, "sds"))
+        out = cross_modal_attention(relation(case), k, q, q, v, combine="product").out
+        assert torch.equal(run(relation(case), k, q, v), out)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_autocast_casts_what_is_not_float64(name: str) -> None:
+    call = op(name, dtype=torch.float32)
+    half = [x.detach().bfloat16() for x in call.leaves]
+    options = {} if name == "inter_node_attention" else {"lambda_weight": None}
+    expected = op(name, dtype=torch.bfloat16, **options).run(*half).out
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = op(name, dtype=torch.float32, **options).run(*call.leaves).out
+        exact = op(name, **options).run(*op(name).leaves).out
+    assert actual.dtype == torch.bfloat16
+    assert torch.equal(actual, expected)
+    assert exact.dtype == torch.float64
+    grads = gradients((actual,), call.leaves)
+    assert {x.dtype for x in grads} == {torch.float32}
+
+
+@pytest.mark.parametrize("storage", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_half_storage_rounds_keys_and_values_only(
+    name: str, backend: str, storage: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", backend)
+    call = op(name, CASES["hub"], dtype=torch.float32)
+    stored = [
+        x.detach().to(storage).requires_grad_() if i in (0, VALUE[name]) else x for i, x in enumerate(call.leaves)
+    ]
+    exact = op(name, CASES["hub"])
+    wide = [x.detach().double().requires_grad_() for x in stored]
+    actual, expected = call.run(*stored), exact.run(*wide)
+    assert actual.out.dtype == torch.float32
+    # The same rounded keys and values go in on both sides, so what is left is float32 arithmetic ...
+    close(actual.out, expected.out, torch.float32)
+    for x, y, leaf in zip(gradients(actual, stored), gradients(expected, wide), stored, strict=True):
+        assert x.dtype == leaf.dtype
+        # ... and the rounding of the gradients that have the storage dtype.
+        close(x, y, leaf.dtype)
+
+
+VALUE = {"inter_node_attention": 2, "cross_modal_attention": 3}
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_cross_runs_on_the_backends_of_inter_node_attention(uniform: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = op("cross_modal_attention", combine="cross", lambda_weight=None, uniform_nodes=uniform)
+    expected = with_reference(call, monkeypatch)
+    actual = call.run(*call.leaves)
+    assert torch.equal(actual.out, expected.out)
+    for x, y in zip(gradients(actual, call.leaves), gradients(expected, call.leaves), strict=True):
+        assert torch.equal(x, y)
+    assert fake_backend.calls == ["inter_node_attention.forward", "inter_node_attention.backward"]
+
+
+def test_every_operator_ends_with_the_reference_which_is_always_there() -> None:
+    for backends in OPERATORS.values():
+        assert [backend.name for backend in backends] == ["cpu", "triton", "reference"]
+        assert backends[-1].unavailable_reasons() == []
