@@ -1,7 +1,8 @@
 """Build of the compiled kernels; everything else is declared in setup.cfg.
 
-Two shared libraries are built from hgmm/kernels/csrc: one for any processor of the platform and, on x86-64, one for AVX2
-and FMA. They use neither Python's nor torch's headers and link to neither, so one wheel serves every version of both.
+Two shared libraries are built from hgmm/kernels/csrc: one for any processor of the platform and, on x86-64, one for
+AVX2 and FMA. They use neither Python's nor torch's headers and link to neither, so one wheel serves every version of
+both.
 
 HGMM_REQUIRE_NATIVE=1 makes a failed build an error; without it the package installs and runs on the reference.
 HGMM_SANITIZE=1 builds with the address and undefined-behaviour sanitizers.

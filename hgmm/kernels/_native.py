@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +21,22 @@ from hgmm import settings
 from hgmm.errors import BackendError
 from hgmm.typing import RelationCSC
 
-__all__ = ["HALF_DTYPES", "call", "has_openmp", "isa", "library", "missing_reason", "pointer", "storage", "wide_index"]
+__all__ = [
+    "accumulation_dtype",
+    "call",
+    "has_openmp",
+    "isa",
+    "library",
+    "missing_reason",
+    "pointer",
+    "storage",
+    "stored",
+    "structure",
+    "wide_index",
+]
 
 # Raised together with kAbiVersion of csrc/api.h.
 ABI_VERSION = 1
-HALF_DTYPES = (torch.bfloat16, torch.float16)
 _STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 _FOLDER = Path(__file__).parent
 _REINSTALL = "reinstall hgmm where a C++ compiler is found"
@@ -91,6 +103,37 @@ def storage(x: Tensor) -> int:
     return _STORAGE[x.dtype]
 
 
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    """Return what sums of `x` are formed in: float32, or float64 for float64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def stored(x: Tensor, acc: torch.dtype) -> Tensor:
+    """Return rows that are gathered as the library reads them: bfloat16 as it is, float16 widened."""
+    return x if x.dtype in (acc, torch.bfloat16) else x.to(acc)
+
+
+def structure(
+    *, sizes: Sequence[str], flags: Sequence[str], pointers: Sequence[str], numbers: Mapping[str, Any] | None = None
+) -> type[ctypes.Structure]:
+    """Declare the struct of an entry point's arguments.
+
+    Parameters
+    ----------
+    sizes, flags, pointers : sequence of str
+        Names of the int64, int32 and pointer fields.
+    numbers : mapping of str to ctypes type, optional
+        Fields between flags and pointers.
+    """
+    fields = [
+        *((name, ctypes.c_int64) for name in sizes),
+        *((name, ctypes.c_int32) for name in flags),
+        *(numbers or {}).items(),
+        *((name, ctypes.c_void_p) for name in pointers),
+    ]
+    return type("Args", (ctypes.Structure,), {"_fields_": fields})
+
+
 def wide_index(csc: RelationCSC) -> bool:
     """Return whether the index tensors are int64."""
     return csc.indices.dtype == torch.int64
@@ -121,9 +164,8 @@ def _open(name: str) -> ctypes.CDLL:
         # torch was imported above: the library then finds torch's OpenMP runtime loaded and shares its threads.
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        raise BackendError(
-            f"compiled kernels are missing: {path.name} cannot be loaded ({error}); {_REINSTALL}"
-        ) from error
+        reason = f"compiled kernels are missing: {path.name} cannot be loaded ({error}); {_REINSTALL}"
+        raise BackendError(reason) from error
     loaded.hgmm_isa.restype = ctypes.c_char_p
     version = loaded.hgmm_abi_version()
     if version != ABI_VERSION:

@@ -18,28 +18,20 @@ _COMBINES = {"product": 0, "sum": 1, "b1": 2, "poster": 3, "sharp": 4}
 _MAX_MODALITIES = 8
 
 
-class _Args(ctypes.Structure):
-    """Mirrors ``struct Args`` of the source."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("num_dst", "num_src")),
-        *(
-            (name, ctypes.c_int32)
-            for name in (
-                *("M", "H", "D", "wide_index", "storage", "combine", "align", "uniform_nodes", "uniform_modalities"),
-                *("threads", "need_dst", "need_src"),
-            )
-        ),
-        ("gamma", ctypes.c_double),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                *("indptr", "indices", "indptr_t", "indices_t", "k", "q_node", "q_modal", "v", "present"),
-                *("lambda_weight", "out", "lambda_sum", "attn", "stats", "grad_out", "grad_lambda_sum", "records"),
-                *("grad_k", "grad_q_node", "grad_q_modal", "grad_v"),
-            )
-        ),
-    ]
+# Mirrors ``struct Args`` of the source.
+_Args = _native.structure(
+    sizes=("num_dst", "num_src"),
+    flags=(
+        *("M", "H", "D", "wide_index", "storage", "combine", "align", "uniform_nodes", "uniform_modalities", "threads"),
+        *("need_dst", "need_src"),
+    ),
+    numbers={"gamma": ctypes.c_double},
+    pointers=(
+        *("indptr", "indices", "indptr_t", "indices_t", "k", "q_node", "q_modal", "v", "present", "lambda_weight"),
+        *("out", "lambda_sum", "attn", "stats", "grad_out", "grad_lambda_sum", "records"),
+        *("grad_k", "grad_q_node", "grad_q_modal", "grad_v"),
+    ),
+)
 
 
 @cache
@@ -68,15 +60,6 @@ def unsupported_reasons(inputs: CrossModalInputs) -> list[str]:
     return reasons
 
 
-def _accumulation_dtype(q: Tensor) -> torch.dtype:
-    return torch.promote_types(q.dtype, torch.float32)
-
-
-def _stored(x: Tensor, acc: torch.dtype) -> Tensor:
-    """Return keys or values as the library reads them: bfloat16 as it is, other halves widened."""
-    return x if x.dtype in (acc, torch.bfloat16) else x.to(acc)
-
-
 def _args(
     csc: RelationCSC,
     k: Tensor,
@@ -86,7 +69,7 @@ def _args(
     present: Tensor | None,
     lambda_weight: Tensor | None,
     options: Options,
-) -> _Args:
+) -> ctypes.Structure:
     _, M, H, D = k.shape
     p = _native.pointer
     return _Args(
@@ -137,8 +120,8 @@ def forward(
         and of b1.
     """
     _, M, H, _ = k.shape
-    acc = _accumulation_dtype(q_node)
-    k, v = _stored(k, acc), _stored(v, acc)
+    acc = _native.accumulation_dtype(q_node)
+    k, v = _native.stored(k, acc), _native.stored(v, acc)
     node, modal = q_node.to(acc), q_modal.to(acc)
     out = torch.empty_like(node)
     stats = node.new_empty(csc.num_dst, 2 * M + 2, H)
@@ -176,8 +159,8 @@ def backward(
         Shapes and dtypes of the inputs; empty for the side that is not needed.
     """
     _, M, H, _ = k.shape
-    acc = _accumulation_dtype(q_node)
-    stored_k, stored_v = _stored(k, acc), _stored(v, acc)
+    acc = _native.accumulation_dtype(q_node)
+    stored_k, stored_v = _native.stored(k, acc), _native.stored(v, acc)
     node, modal, out, grad_out = (x.to(acc) for x in (q_node, q_modal, out, grad_out))
     src, dst = (k.shape if need_src else (0,)), (q_node.shape if need_dst else (0,))
     grad_k, grad_v = node.new_empty(src), node.new_empty(src)

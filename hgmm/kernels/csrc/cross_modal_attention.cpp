@@ -161,7 +161,7 @@ class CrossModal {
     if (a.lambda_sum) {
       clear(own.lambda, s.S);
       math.add_lambda(tile, lambda_weight(), own.lambda);
-      store_heads(own.lambda, s.M, static_cast<T*>(a.lambda_sum) + i * s.M * s.H);
+      store_heads(s, own.lambda, s.M, static_cast<T*>(a.lambda_sum) + i * s.M * s.H);
     }
     if (a.attn) store_attention(tile, in[i], own);
     store_stats(i, record);
@@ -283,7 +283,7 @@ class CrossModal {
       math.value_statistics(tile, own.max, own.sum);
       if (mode.softmaxed) {
         Softmax<T>::merge(parts[p].r_max, parts[p].r_sum, own.max, own.sum, own.scale, own.u_scale, lanes);
-        scale_row(parts[p].out, own.scale);
+        scale_row(s, parts[p].out, own.scale, rho_layout(s, mode).modality);
         multiply(tile.rho, tile.n, own.u_scale, lanes);
       }
       add_rows<D8>(s, values(), tile.offset, tile.n, tile.rho, rho_layout(s, mode), parts[p].out);
@@ -301,8 +301,8 @@ class CrossModal {
     for (Partial& part : parts) {
       if (mode.softmaxed) {
         Softmax<T>::merge(total.r_max, total.r_sum, part.r_max, part.r_sum, scale.data(), other.data(), lanes);
-        scale_row(total.out, scale.data());
-        scale_row(part.out, other.data());
+        scale_row(s, total.out, scale.data(), rho_layout(s, mode).modality);
+        scale_row(s, part.out, other.data(), rho_layout(s, mode).modality);
       }
       add(total.out, part.out, s.F);
       add(total.lambda, part.lambda, s.S);
@@ -310,10 +310,10 @@ class CrossModal {
     if (mode.softmaxed) {
       finish_values(total.r_max, total.r_sum, record);
       invert(total.r_sum, scale.data(), lanes);
-      scale_row(total.out, scale.data());
+      scale_row(s, total.out, scale.data(), rho_layout(s, mode).modality);
     }
     std::memcpy(static_cast<T*>(a.out) + i * s.F, total.out, size_t(s.F) * sizeof(T));
-    if (a.lambda_sum) store_heads(total.lambda, s.M, static_cast<T*>(a.lambda_sum) + i * s.M * s.H);
+    if (a.lambda_sum) store_heads(s, total.lambda, s.M, static_cast<T*>(a.lambda_sum) + i * s.M * s.H);
     if (a.attn) finish_attention(segments, parts, total);
     store_stats(i, record);
   }
@@ -350,13 +350,13 @@ class CrossModal {
   void load_record(int64_t i, T* record) {
     clear(record, at.size);
     const T* stats = static_cast<const T*>(a.stats) + i * stats_size;
-    load_heads(stats, s.M, record + at.A);
-    load_heads(stats + s.M * s.H, s.M, record + at.R);
-    load_heads(stats + 2 * s.M * s.H, 1, record + at.U);
-    load_heads(stats + (2 * s.M + 1) * s.H, 1, record + at.P);
+    load_heads(s, stats, s.M, record + at.A);
+    load_heads(s, stats + s.M * s.H, s.M, record + at.R);
+    load_heads(s, stats + 2 * s.M * s.H, 1, record + at.U);
+    load_heads(s, stats + (2 * s.M + 1) * s.H, 1, record + at.P);
     dots<D8>(s, grad_out() + i * s.F, static_cast<const T*>(a.out) + i * s.F, record + at.D);
     if (a.grad_lambda_sum) {
-      load_heads(static_cast<const T*>(a.grad_lambda_sum) + i * s.M * s.H, s.M, record + at.L);
+      load_heads(s, static_cast<const T*>(a.grad_lambda_sum) + i * s.M * s.H, s.M, record + at.L);
     }
   }
 
@@ -380,7 +380,7 @@ class CrossModal {
 
   void add_query_gradients(Tile<T>& tile, T* node, T* modal) {
     math.logit_gradients(tile, a.grad_lambda_sum ? lambda_weight() : nullptr, true);
-    const WeightLayout layout{s.S, s.Hp};
+    const WeightLayout layout{s.S, s.Hp, 1};
     add_rows<D8>(s, keys(), tile.offset, tile.n, tile.alpha, layout, node);
     add_rows<D8>(s, keys(), tile.offset, tile.n, tile.lambda, layout, modal);
   }
@@ -457,7 +457,7 @@ class CrossModal {
     edge_gradients(own, nullptr);
     if (mode.combine == kPoster) math.poster_parts(tile);
     math.logit_gradients(tile, a.grad_lambda_sum ? lambda_weight() + j * s.M : nullptr, false);
-    const WeightLayout layout{s.S, s.Hp};
+    const WeightLayout layout{s.S, s.Hp, 1};
     add_rows<D8>(s, q_node(), tile.offset, tile.n, tile.alpha, layout, node);
     add_rows<D8>(s, q_modal(), tile.offset, tile.n, tile.lambda, layout, node);
     add_rows<D8>(s, grad_out(), tile.offset, tile.n, tile.rho, rho_layout(s, mode), value);
@@ -557,55 +557,16 @@ class CrossModal {
     math.gradient_parts(tile);
   }
 
-  uint8_t bits_of(int64_t j) const {
-    if (!mode.masked) return uint8_t((1 << s.M) - 1);
-    int bits = 0;
-    for (int m = 0; m < s.M; ++m) bits |= (a.present[j * s.M + m] != 0) << m;
-    return uint8_t(bits);
-  }
+  uint8_t bits_of(int64_t j) const { return modality_bits(a.present, j, s.M); }
 
   static T nonzero(T x) { return x > 0 ? x : T(1); }
 
-  static void invert(const T* sum, T* scale, int count) {
-    for (int i = 0; i < count; ++i) scale[i] = sum[i] > 0 ? T(1) / sum[i] : T(0);
-  }
-
-  static void multiply(T* x, int64_t edges, const T* scale, int lanes) {
-    for (int64_t e = 0; e < edges; ++e) {
-      for (int i = 0; i < lanes; i += 4) store4(x + e * lanes + i, load4(x + e * lanes + i) * load4(scale + i));
-    }
-  }
-
-  // Multiplies the vectors of a row by one number a head, or one a modality and head.
-  void scale_row(T* row, const T* scale) {
-    const WeightLayout layout = rho_layout(s, mode);
-    for (int m = 0; m < s.M; ++m) {
-      for (int h = 0; h < s.H; ++h) {
-        const T factor = scale[m * layout.modality + h];
-        T* x = row + (int64_t{m} * s.H + h) * s.D;
-        for (int d = 0; d < s.D; ++d) x[d] *= factor;
-      }
-    }
-  }
-
-  static void clear(T* x, int64_t count) { std::memset(x, 0, size_t(count) * sizeof(T)); }
-  static void add(T* x, const T* y, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) x[i] += y[i];
-  }
-
-  void store_heads(const T* padded, int rows, T* packed) const {
-    for (int m = 0; m < rows; ++m) std::memcpy(packed + m * s.H, padded + m * s.Hp, size_t(s.H) * sizeof(T));
-  }
-  void load_heads(const T* packed, int rows, T* padded) const {
-    for (int m = 0; m < rows; ++m) std::memcpy(padded + m * s.Hp, packed + m * s.H, size_t(s.H) * sizeof(T));
-  }
-
   void store_stats(int64_t i, const T* record) {
     T* stats = static_cast<T*>(a.stats) + i * stats_size;
-    store_heads(record + at.A, s.M, stats);
-    store_heads(record + at.R, s.M, stats + s.M * s.H);
-    store_heads(record + at.U, 1, stats + 2 * s.M * s.H);
-    store_heads(record + at.P, 1, stats + (2 * s.M + 1) * s.H);
+    store_heads(s, record + at.A, s.M, stats);
+    store_heads(s, record + at.R, s.M, stats + s.M * s.H);
+    store_heads(s, record + at.U, 1, stats + 2 * s.M * s.H);
+    store_heads(s, record + at.P, 1, stats + (2 * s.M + 1) * s.H);
   }
 
   void store_record(int64_t i, const T* record) {

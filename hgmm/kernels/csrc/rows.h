@@ -91,9 +91,9 @@ inline void dots(const Shape& shape, const SA* a, const SB* b, T* x) {
   }
 }
 
-// Where the weight of modality m and head h of an edge stands: weight[e * edge + m * modality + h].
+// Where the weight of modality m and head h of an edge stands: weight[e * edge + m * modality + h * head].
 struct WeightLayout {
-  int edge, modality;
+  int edge, modality, head;
 };
 
 // out[mh] += sum_e weight[e][mh] * rows[offset[e] + mh] for kHeads consecutive mh from `first` on, D = 8 * D8.
@@ -102,7 +102,9 @@ template <int D8, int kHeads, class S, class T>
 inline void add_heads(const Shape& shape, int first, const S* rows, const int64_t* offset, int64_t num_edges,
                       const T* weight, WeightLayout layout, T* out) {
   int64_t at[kHeads];
-  for (int i = 0; i < kHeads; ++i) at[i] = (first + i) / shape.H * layout.modality + (first + i) % shape.H;
+  for (int i = 0; i < kHeads; ++i) {
+    at[i] = (first + i) / shape.H * layout.modality + (first + i) % shape.H * layout.head;
+  }
   const int64_t base = int64_t{first} * D8 * 8;
   V8<T> sum[kHeads * D8];
   for (int j = 0; j < kHeads * D8; ++j) sum[j] = load8(out + base + 8 * j);
@@ -137,7 +139,7 @@ inline void add_rows_any(const Shape& shape, const S* rows, const int64_t* offse
   for (int m = 0; m < shape.M; ++m) {
     for (int h = 0; h < shape.H; ++h) {
       const int64_t base = (int64_t{m} * shape.H + h) * shape.D;
-      const T* w = weight + m * layout.modality + h;
+      const T* w = weight + m * layout.modality + h * layout.head;
       for (int c = 0; c < chunks; ++c) {
         V8<T> sum = load8(out + base + 8 * c);
         for (int64_t e = 0; e < num_edges; ++e) sum += splat8(w[e * layout.edge]) * load8(rows + offset[e] + base + 8 * c);
@@ -169,6 +171,60 @@ inline void add_rows(const Shape& shape, const S* rows, const int64_t* offset, i
       add_rows_any(shape, rows, offset + first, last - first, weight + first * layout.edge, layout, out);
     }
   }
+}
+
+template <class T>
+inline void clear(T* x, int64_t count) {
+  std::memset(x, 0, size_t(count) * sizeof(T));
+}
+
+template <class T>
+inline void add(T* x, const T* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) x[i] += y[i];
+}
+
+// x[e] *= scale for every edge; `lanes` numbers an edge, a multiple of four.
+template <class T>
+inline void multiply(T* x, int64_t edges, const T* scale, int lanes) {
+  for (int64_t e = 0; e < edges; ++e) {
+    for (int i = 0; i < lanes; i += 4) store4(x + e * lanes + i, load4(x + e * lanes + i) * load4(scale + i));
+  }
+}
+
+// 1 / sum, 0 for an empty sum.
+template <class T>
+inline void invert(const T* sum, T* scale, int count) {
+  for (int i = 0; i < count; ++i) scale[i] = sum[i] > 0 ? T(1) / sum[i] : T(0);
+}
+
+// Multiplies the vectors of a row by scale[m * modality + h].
+template <class T>
+inline void scale_row(const Shape& shape, T* row, const T* scale, int modality) {
+  for (int m = 0; m < shape.M; ++m) {
+    for (int h = 0; h < shape.H; ++h) {
+      const T factor = scale[m * modality + h];
+      T* x = row + (int64_t{m} * shape.H + h) * shape.D;
+      for (int d = 0; d < shape.D; ++d) x[d] *= factor;
+    }
+  }
+}
+
+// Between H numbers a modality, as tensors have them, and Hp, as scratch has them.
+template <class T>
+inline void store_heads(const Shape& shape, const T* padded, int rows, T* packed) {
+  for (int m = 0; m < rows; ++m) std::memcpy(packed + m * shape.H, padded + m * shape.Hp, size_t(shape.H) * sizeof(T));
+}
+template <class T>
+inline void load_heads(const Shape& shape, const T* packed, int rows, T* padded) {
+  for (int m = 0; m < rows; ++m) std::memcpy(padded + m * shape.Hp, packed + m * shape.H, size_t(shape.H) * sizeof(T));
+}
+
+// The modalities of node j, one bit each; all of them without a mask.
+inline uint8_t modality_bits(const uint8_t* present, int64_t j, int M) {
+  if (!present) return uint8_t((1 << M) - 1);
+  int bits = 0;
+  for (int m = 0; m < M; ++m) bits |= (present[j * M + m] != 0) << m;
+  return uint8_t(bits);
 }
 
 }  // namespace hgmm
