@@ -158,6 +158,31 @@ def inter_node_attention_oracle(
     )
 
 
+def neighbor_mean_oracle(
+    csc: RelationCSC,
+    x: Tensor,
+    *,
+    present: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+    mean: bool = True,
+) -> Tensor:
+    """Return the result of `hgmm.kernels.neighbor_mean`, or of `neighbor_sum`, in float64."""
+    num_modalities, size = x.shape[1:]
+    out = []
+    for i in range(len(csc.indptr) - 1):
+        for m in range(num_modalities):
+            row, total = torch.zeros(size, dtype=torch.float64), ZERO
+            for e in range(int(csc.indptr[i]), int(csc.indptr[i + 1])):
+                j = int(csc.indices[e])
+                if present is None or present[j, m]:
+                    weight = ZERO + 1
+                    if edge_weight is not None:
+                        weight = (edge_weight[e] if edge_weight.dim() == 1 else edge_weight[e, m]).double()
+                    row, total = row + weight * x[j, m].double(), total + weight
+            out.append((row / total if total else row * 0) if mean else row)
+    return _stack(out, (len(csc.indptr) - 1, num_modalities, size))
+
+
 def philox_oracle(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """Philox4x32-10 in Python's integers, as the paper's figure has it: Salmon et al., SC 2011."""
     (c0, c1, c2, c3), (k0, k1) = counter, key

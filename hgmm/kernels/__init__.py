@@ -14,6 +14,8 @@ from hgmm.kernels.cross_modal_attention import COMBINES, CrossModalResult, cross
 from hgmm.kernels.cross_modal_attention.op import BACKENDS as _CROSS_MODAL
 from hgmm.kernels.inter_node_attention import InterNodeResult, inter_node_attention
 from hgmm.kernels.inter_node_attention.op import BACKENDS as _INTER_NODE
+from hgmm.kernels.neighbor_mean import neighbor_mean, neighbor_sum
+from hgmm.kernels.neighbor_mean.op import BACKENDS as _NEIGHBOR_MEAN
 
 __all__ = [
     "COMBINES",
@@ -23,10 +25,12 @@ __all__ = [
     "InterNodeResult",
     "cross_modal_attention",
     "inter_node_attention",
+    "neighbor_mean",
+    "neighbor_sum",
 ]
 
 OPERATORS: Mapping[str, tuple[Backend[Any, Any], ...]] = MappingProxyType(
-    {"cross_modal_attention": _CROSS_MODAL, "inter_node_attention": _INTER_NODE}
+    {"cross_modal_attention": _CROSS_MODAL, "inter_node_attention": _INTER_NODE, "neighbor_mean": _NEIGHBOR_MEAN}
 )
 """The backends of each operator, in the order in which ``auto`` asks them; `Backend.unavailable_reasons` says what this
 machine lacks for one."""

@@ -22,6 +22,8 @@ __all__ = [
     "destination_rows",
     "inter_node_attention",
     "masked_softmax",
+    "neighbor_mean",
+    "neighbor_sum",
 ]
 
 
@@ -103,20 +105,50 @@ def inter_node_attention(
     Arguments and errors are the kernel's, with the relation in place of its index tensors; `edge_bias` and ``attn`` are
     in DGL's edge order.
     """
-    if edge_bias is not None:
-        edge_bias = edge_bias[edge_ids(graph, canonical_etype, device=edge_bias.device)]
     result = kernels.inter_node_attention(
         relation_csc(graph, canonical_etype, device=k.device),
         k,
         q,
         v,
         present=present,
-        edge_bias=edge_bias,
+        edge_bias=_in_csc_order(graph, canonical_etype, edge_bias),
         dropout=dropout,
         seed=seed,
         return_attention=return_attention,
     )
     return result._replace(attn=_in_edge_order(graph, canonical_etype, result.attn))
+
+
+def neighbor_sum(
+    graph: Any,
+    canonical_etype: CanonicalEtype,
+    x: Tensor,
+    *,
+    present: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+) -> Tensor:
+    """Run `hgmm.kernels.neighbor_sum` on one relation of a graph or block; `edge_weight` is in DGL's edge order."""
+    csc = relation_csc(graph, canonical_etype, device=x.device)
+    weight = _in_csc_order(graph, canonical_etype, edge_weight)
+    return kernels.neighbor_sum(csc, x, present=present, edge_weight=weight)
+
+
+def neighbor_mean(
+    graph: Any,
+    canonical_etype: CanonicalEtype,
+    x: Tensor,
+    *,
+    present: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+) -> Tensor:
+    """Run `hgmm.kernels.neighbor_mean` on one relation of a graph or block; `edge_weight` is in DGL's edge order."""
+    csc = relation_csc(graph, canonical_etype, device=x.device)
+    weight = _in_csc_order(graph, canonical_etype, edge_weight)
+    return kernels.neighbor_mean(csc, x, present=present, edge_weight=weight)
+
+
+def _in_csc_order(graph: Any, canonical_etype: CanonicalEtype, x: Tensor | None) -> Tensor | None:
+    return None if x is None else x[edge_ids(graph, canonical_etype, device=x.device)]
 
 
 def _in_edge_order(graph: Any, canonical_etype: CanonicalEtype, attn: Tensor | None) -> Tensor | None:

@@ -54,6 +54,20 @@ def test_dropout_is_passed_on() -> None:
     assert not bool(dropped.all())
 
 
+def test_neighbor_sum_and_mean_take_weights_in_dgls_edge_order() -> None:
+    g, x = graph(), torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    present = torch.tensor([[True, False], [True, True], [False, False], [True, True]])
+    src, dst = (torch.tensor(ends) for ends in EDGES[BUYS])
+    weight = torch.arange(1, len(src) + 1, dtype=torch.float64)
+    mask = present[src].unsqueeze(-1)
+    total = torch.zeros(6, 2, 3, dtype=torch.float64).index_add(0, dst, weight.view(-1, 1, 1) * mask * x[src])
+    weights = torch.zeros(6, 2, 1, dtype=torch.float64).index_add(0, dst, weight.view(-1, 1, 1) * mask)
+    out = functional.neighbor_sum(g, BUYS, x, present=present, edge_weight=weight)
+    torch.testing.assert_close(out, total)
+    mean = functional.neighbor_mean(g, BUYS, x, present=present, edge_weight=weight)
+    torch.testing.assert_close(mean, total / weights.clamp(min=1))
+
+
 def test_count_present_neighbors() -> None:
     present = torch.tensor([[True, False], [True, True], [False, False], [True, False]])
     counts = functional.count_present_neighbors(graph(), BUYS, present)
