@@ -164,10 +164,40 @@ def _kernels() -> Iterator[Finding]:
         yield Finding("kernels", "HGMM_BACKEND", settings.backend())
     except ConfigError as error:
         yield Finding("kernels", "HGMM_BACKEND", str(error), "broken", "run: unset HGMM_BACKEND")
+    library = _library()
+    yield library
+    if library.status == "broken":
+        return
+    from hgmm.kernels import OPERATORS
+
     for op, run in _trials().items():
-        for name in settings.BACKENDS[1:]:
-            with _backend(name):
-                yield _try_backend(op, name, run)
+        findings = {}
+        for backend in OPERATORS[op]:
+            reasons = backend.unavailable_reasons()
+            if reasons:
+                text = f"{backend.name}: not available: {'; '.join(reasons)}"
+                findings[backend.name] = Finding("kernels", op, text, "note")
+            else:
+                with _backend(backend.name):
+                    findings[backend.name] = _try_backend(op, backend.name, run)
+        working = [name for name, finding in findings.items() if finding.status == "ok"]
+        if working:
+            yield Finding("kernels", op, f"auto takes {working[0]} on this machine's processor")
+        yield from findings.values()
+
+
+def _library() -> Finding:
+    """Describe the compiled kernels."""
+    from hgmm.kernels import _native
+
+    try:
+        reason = _native.missing_reason()
+    except ConfigError as error:
+        return Finding("kernels", "HGMM_CPU_ISA", str(error), "broken", "run: unset HGMM_CPU_ISA")
+    if reason is not None:
+        return Finding("kernels", "compiled library", f"{reason}; the operators run on the reference", "note")
+    threads = "with OpenMP" if _native.has_openmp() else "without OpenMP, so on one thread"
+    return Finding("kernels", "compiled library", f"{_native.isa()}, {threads}")
 
 
 def _try_backend(op: str, name: str, run: Callable[[], Tensor]) -> Finding:
@@ -185,7 +215,7 @@ def _try_backend(op: str, name: str, run: Callable[[], Tensor]) -> Finding:
 def _trials() -> dict[str, Callable[[], Tensor]]:
     import torch
 
-    from hgmm.kernels import cross_modal_attention, inter_node_attention
+    from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean
     from hgmm.typing import RelationCSC
 
     csc = RelationCSC(*map(torch.tensor, ([0, 2], [0, 1], [0, 1, 2], [0, 0], [0, 1])))
@@ -193,6 +223,7 @@ def _trials() -> dict[str, Callable[[], Tensor]]:
     return {
         "cross_modal_attention": lambda: cross_modal_attention(csc, x, x[:1], x[:1], x, combine="sharp").out,
         "inter_node_attention": lambda: inter_node_attention(csc, x, x[:1], x).out,
+        "neighbor_mean": lambda: neighbor_mean(csc, x.flatten(2)),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from hgmm import diagnostics, kernels
 from hgmm.diagnostics import Finding, diagnose, is_broken
 from hgmm.errors import BackendError, ConfigError
+from hgmm.kernels import _native
 
 
 def statuses(findings: list[Finding], section: str) -> dict[str, str]:
@@ -68,8 +69,46 @@ def test_diagnose_reports_a_kernel_with_wrong_numbers(monkeypatch: pytest.Monkey
         return right(*args, **kwargs)._replace(out=torch.full((1,), float("nan")))
 
     monkeypatch.setattr(kernels, "inter_node_attention", wrong)
+    broken = [finding for finding in diagnose() if finding.status == "broken"]
+    assert "reference: gives nan where 1 is right" in [finding.value for finding in broken]
+    assert {finding.name for finding in broken} == {"inter_node_attention"}
+
+
+def test_diagnose_says_which_backend_auto_takes_and_why_not_the_others() -> None:
+    values = [finding.value for finding in diagnose() if finding.name == "cross_modal_attention"]
+    assert values[0].startswith("auto takes ")
+    chosen = values[0].split()[2]
+    assert f"{chosen}: works" in values
+    (triton,) = [value for value in values if value.startswith("triton: ")]
+    assert triton == "triton: works" or triton.startswith("triton: not available: ")
+
+
+def test_diagnose_describes_the_compiled_library() -> None:
+    (finding,) = [f for f in diagnose() if (f.section, f.name) == ("kernels", "compiled library")]
+    reason = _native.missing_reason()
+    if reason is None:
+        assert finding.value.startswith(f"{_native.isa()}, with")
+    else:
+        assert (finding.status, finding.value) == ("note", f"{reason}; the operators run on the reference")
+
+
+def test_diagnose_reports_missing_kernels_as_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_native, "_FOLDER", tmp_path)
+    _native._open.cache_clear()
+    try:
+        findings = diagnose()
+    finally:
+        _native._open.cache_clear()
+    assert not is_broken(findings)
+    (finding,) = [f for f in findings if (f.section, f.name) == ("kernels", "compiled library")]
+    assert "no _hgmm_portable.so in the package" in finding.value
+
+
+def test_diagnose_reports_an_unknown_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_CPU_ISA", "sse9")
     finding = only_broken(diagnose())
-    assert finding.value == "reference: gives nan where 1 is right"
+    assert "'sse9'" in finding.value
+    assert finding.fix == "run: unset HGMM_CPU_ISA"
 
 
 def test_diagnose_says_why_a_backend_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,11 @@ from scripts.write_command_reference import PAGE, reference
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted([*REPOSITORY.glob("docs/*.md"), REPOSITORY / "README.md"])
+# The compiled kernels lie beside the modules, but are libraries and nothing to import.
 MODULES = sorted(
-    module.name for module in pkgutil.walk_packages(hgmm.__path__, "hgmm.") if not module.name.endswith("__main__")
+    module.name
+    for module in pkgutil.walk_packages(hgmm.__path__, "hgmm.")
+    if not module.name.endswith("__main__") and not module.name.startswith("hgmm.kernels._hgmm_")
 )
 
 

@@ -22,6 +22,16 @@ def test_the_backend_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
         settings.backend()
 
 
+def test_the_instruction_set_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HGMM_CPU_ISA", raising=False)
+    assert settings.cpu_isa() == "auto"
+    monkeypatch.setenv("HGMM_CPU_ISA", "portable")
+    assert settings.cpu_isa() == "portable"
+    monkeypatch.setenv("HGMM_CPU_ISA", "avx3")
+    with pytest.raises(ConfigError, match=r"HGMM_CPU_ISA: unknown instruction set 'avx3'; .* Did you mean 'avx2'\?"):
+        settings.cpu_isa()
+
+
 def test_the_data_root_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("HGMM_DATA", "~/data")

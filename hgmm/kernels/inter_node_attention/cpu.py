@@ -100,8 +100,8 @@ def forward(
     Returns
     -------
     out, attn, lse : Tensor
-        ``(N_dst, M, H, D)`` in the queries' dtype; ``(E, M, H)`` after dropout, empty if not asked for; ``(N_dst, M, H)``
-        logarithms of the softmaxes' sums.
+        ``(N_dst, M, H, D)`` in the queries' dtype; ``(E, M, H)`` after dropout, empty if not asked for; and
+        ``(N_dst, M, H)`` logarithms of the softmaxes' sums.
     """
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q)
