@@ -31,7 +31,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"
 
-Step = Callable[[], Tensor]
+# Gives a loss, or a result and its gradient.
+Step = Callable[[], Tensor | tuple[Tensor, Tensor]]
 
 
 class Timing(NamedTuple):
@@ -94,7 +95,8 @@ def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int) -> dict[
     Parameters
     ----------
     steps
-        By provider, a function that clears the gradients and returns the loss; its backward is timed apart.
+        By provider, a function that clears the gradients and returns the loss, or a result and its gradient; the
+        backward is timed apart.
     rounds, warmup
         Measured rounds, and rounds before them that are thrown away.
     """
@@ -107,12 +109,16 @@ def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int) -> dict[
             start = time.perf_counter()
             loss = steps[name]()
             middle = time.perf_counter()
-            torch.autograd.backward(loss)
+            _backward(loss)
             end = time.perf_counter()
             del loss
             if turn >= warmup:
                 seconds[name].append((middle - start, end - middle))
     return {name: Times(*map(tuple, zip(*values, strict=True))) for name, values in seconds.items()}
+
+
+def _backward(result: Tensor | tuple[Tensor, Tensor]) -> None:
+    torch.autograd.backward(*(result if isinstance(result, tuple) else (result,)))
 
 
 def _peak_rss_bytes() -> int:
@@ -137,7 +143,7 @@ def peak_of(step: Step) -> float:
     gc.collect()
     _reset_peak_rss()
     before: int = psutil.Process().memory_info().rss
-    torch.autograd.backward(step())
+    _backward(step())
     return max(0.0, (_peak_rss_bytes() - before) / MIB)
 
 
@@ -173,9 +179,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Write `rows` as JSON Lines; the file appears whole or not at all."""
-    text = "".join(json.dumps(asdict(row), sort_keys=True) + "\n" for row in rows)
+    text = "".join(
+        json.dumps(asdict(row) if isinstance(row, Row) else dict(row), sort_keys=True) + "\n" for row in rows
+    )
     with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
         temporary = Path(file.name)
         try:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from benchmarks.compare import KEY, main, ratios
+
+
+def write(path: Path, **medians: float) -> Path:
+    rows = [{**dict.fromkeys(KEY, 1), "provider": name, "median_ms": median} for name, median in medians.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_cases_in_both_files_are_compared(tmp_path: Path) -> None:
+    before, after = write(tmp_path / "a", x=10, y=4, z=1), write(tmp_path / "b", x=5, y=8)
+    assert sorted(ratios(before, after).values()) == [0.5, 2]
+    result = CliRunner().invoke(main, [str(before), str(after)])
+    assert result.exit_code == 0
+    assert "2 cases, geometric mean 1.000, worst 2.000" in result.output
+
+
+def test_a_slower_case_can_fail(tmp_path: Path) -> None:
+    files = [str(write(tmp_path / "a", x=10)), str(write(tmp_path / "b", x=15))]
+    assert CliRunner().invoke(main, [*files, "--fail-above", "1.6"]).exit_code == 0
+    assert CliRunner().invoke(main, [*files, "--fail-above", "1.4"]).exit_code == 1
+
+
+def test_files_without_a_common_case(tmp_path: Path) -> None:
+    files = [str(write(tmp_path / "a", x=10)), str(write(tmp_path / "b", y=15))]
+    result = CliRunner().invoke(main, files)
+    assert result.exit_code == 1
+    assert "no case in common" in result.output
+
+
+def test_a_line_that_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text('{"op": 1}\n')
+    result = CliRunner().invoke(main, [str(path), str(path)])
+    assert result.exit_code == 1
+    assert "line 1: expected a row" in result.output
