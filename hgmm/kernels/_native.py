@@ -144,11 +144,17 @@ def _load(requested: str) -> ctypes.CDLL:
     if requested == "portable":
         return portable
     runs = bool(portable.hgmm_cpu_supports_avx2())
-    built = _path("avx2").exists()
+    built = _is_built("avx2", _FOLDER)
     if requested == "avx2" and not (runs and built):
         why = "was not built" if runs else "needs instructions that this processor lacks"
         raise BackendError(f"HGMM_CPU_ISA=avx2: the library {why}; set auto or portable")
     return _open("avx2") if runs and built else portable
+
+
+@cache
+def _is_built(name: str, folder: Path) -> bool:
+    # Kept by folder: every call of an operator asks.
+    return (folder / f"_hgmm_{name}.so").exists()
 
 
 def _path(name: str) -> Path:

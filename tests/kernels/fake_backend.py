@@ -19,6 +19,8 @@ from hgmm.kernels.cross_modal_attention import CrossModalInputs
 from hgmm.kernels.cross_modal_attention import reference as cross_modal_reference
 from hgmm.kernels.inter_node_attention import InterNodeInputs
 from hgmm.kernels.inter_node_attention import reference as inter_node_reference
+from hgmm.kernels.neighbor_mean import NeighborInputs
+from hgmm.kernels.neighbor_mean import reference as neighbor_reference
 
 calls: list[str] = []
 """What was called, in order, as ``operator.forward`` or ``operator.backward``."""
@@ -114,12 +116,42 @@ class _InterNode:
         return tuple(g if need else g.new_empty(0) for g, need in zip(grads, wanted, strict=True))
 
 
-_FAKES: dict[str, Any] = {"cross_modal_attention": _CrossModal, "inter_node_attention": _InterNode}
+class _NeighborMean:
+    @staticmethod
+    def forward(csc, x, present, edge_weight, mean):
+        calls.append("neighbor_mean.forward")
+        _checked(*csc, x, present, edge_weight)
+        out = neighbor_reference.run(NeighborInputs(csc, x, present, edge_weight, mean))
+        acc = torch.promote_types(x.dtype, torch.float32)
+        return out, out.new_zeros((csc.num_dst, x.shape[1]) if mean else (0,), dtype=acc)
+
+    @staticmethod
+    def backward(csc, x, present, edge_weight, mean, out, total, grad_out, need_x, need_weight):
+        calls.append("neighbor_mean.backward")
+        _checked(*csc, x, present, edge_weight, out, total, grad_out)
+
+        def grads_of() -> list[Tensor]:
+            leaves = [_leaf(x)] + ([] if edge_weight is None else [_leaf(edge_weight)])
+            weight = None if edge_weight is None else leaves[1]
+            result = neighbor_reference.run(NeighborInputs(csc, leaves[0], present, weight, mean))
+            return _gradients((result,), leaves, [grad_out])
+
+        grads = _recorded(grads_of)
+        if edge_weight is None:
+            grads.append(grad_out.new_empty(0))
+        return tuple(g if need else g.new_empty(0) for g, need in zip(grads, (need_x, need_weight), strict=True))
+
+
+_FAKES: dict[str, Any] = {
+    "cross_modal_attention": _CrossModal,
+    "inter_node_attention": _InterNode,
+    "neighbor_mean": _NeighborMean,
+}
 
 
 def _reasons(inputs: Any) -> list[str]:
     floats = [x for x in inputs if isinstance(x, Tensor) and x.is_floating_point()]
-    if inputs.return_attention and torch.is_grad_enabled() and any(x.requires_grad for x in floats):
+    if getattr(inputs, "return_attention", False) and torch.is_grad_enabled() and any(x.requires_grad for x in floats):
         return ["attention has no gradient here"]
     return []
 

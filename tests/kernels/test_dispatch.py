@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from hgmm.errors import BackendError, ConfigError
-from hgmm.kernels import _dispatch
-from hgmm.kernels._dispatch import Backend, select
+from hgmm.kernels import _dispatch, _native
+from hgmm.kernels._dispatch import Backend, compiled_backends, implementation, select
 
 
 def backend(name: str, *reasons: str) -> Backend[str, str]:
@@ -64,3 +64,28 @@ def test_an_unknown_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HGMM_BACKEND", "fpga")
     with pytest.raises(ConfigError, match="'fpga'"):
         select("op", (backend("reference"),), "x")
+
+
+def test_a_backend_that_is_not_available_is_not_asked_about_the_input() -> None:
+    def unsupported(inputs: str) -> list[str]:
+        raise AssertionError(inputs)
+
+    lacking: Backend[str, str] = Backend("cpu", lambda x: x, unsupported, lambda: ["no compiler", "no library"])
+    assert select("op", (lacking, backend("reference")), "x").name == "reference"
+    with pytest.raises(BackendError, match="cpu: no compiler\n  cpu: no library"):
+        select("op", (lacking,), "x")
+
+
+def test_a_compiled_backend_says_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, _ = compiled_backends("inter_node_attention", lambda inputs, name: f"{name} ran {inputs}")
+    monkeypatch.setattr(_native, "missing_reason", lambda: "no compiler")
+    assert cpu.unavailable_reasons() == ["no compiler"]
+    monkeypatch.setattr(_native, "missing_reason", lambda: None)
+    assert cpu.unavailable_reasons() == []
+    assert cpu.run("x") == "cpu ran x"
+
+
+def test_an_implementation_is_imported_by_name_and_once() -> None:
+    module = implementation("neighbor_mean", "cpu")
+    assert module.__name__ == "hgmm.kernels.neighbor_mean.cpu"
+    assert implementation("neighbor_mean", "cpu") is module

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import BackendError
-from hgmm.kernels import OPERATORS, cross_modal_attention, inter_node_attention
+from hgmm.kernels import OPERATORS, cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum
 from tests.kernels import fake_backend
 from tests.kernels.cases import CASES, Case, generator, gradients, node_tensors, presence, relation
 from tests.tolerances import close
 
+ATTENTIONS = ("cross_modal_attention", "inter_node_attention")
 PLAIN = CASES["plain"]
 SEED = torch.tensor(2**40 + 17)
 
@@ -36,6 +37,15 @@ def op(
     name: str, case: Case = PLAIN, *, present: str = "some", dtype: torch.dtype = torch.float64, **options: Any
 ) -> Op:
     csc, mask = relation(case, options.pop("index", torch.int64)), presence(case, present)
+    if name == "neighbor_mean":
+        leaves = [x.detach()[:, :, 0].requires_grad_() for x in node_tensors(case, "s", dtype=dtype)]
+        weight = torch.rand(len(case.src), 3, generator=generator(5), dtype=torch.float64).to(dtype) + 0.1
+        function = neighbor_mean if options.pop("mean", True) else neighbor_sum
+
+        def run(*x: Tensor) -> Any:
+            return (function(csc, x[0], present=mask, edge_weight=x[1]),)
+
+        return Op(name, [*leaves, weight.requires_grad_()], run)
     if name == "inter_node_attention":
         bias = torch.randn(len(case.src), 3, 2, generator=generator(3), dtype=torch.float64)
         leaves = [*node_tensors(case, "sds", dtype=dtype), bias.to(dtype).requires_grad_()]
@@ -80,14 +90,14 @@ def test_results_and_gradients_pass_through(
     assert fake_backend.calls == [f"{name}.forward", f"{name}.backward"]
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ATTENTIONS)
 def test_results_that_were_not_asked_for_are_none(name: str) -> None:
     options: dict[str, Any] = {"dropout": 0.0} if name == "inter_node_attention" else {"lambda_weight": None}
     result = op(name, **options).run(*op(name).leaves)
     assert result[1:] == (None,) * (len(result) - 1)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ATTENTIONS)
 def test_attention_comes_back_where_no_gradient_is_recorded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call = op(name, return_attention=True)
     with torch.no_grad():
@@ -123,12 +133,13 @@ def test_strides_of_leaves_and_of_the_incoming_gradient_do_not_matter(name: str)
     assert not any(x.is_contiguous() for x in leaves)
     for x, y in zip(gradients(call.run(*leaves), leaves), expected, strict=True):
         assert torch.equal(x, y)
-    grad = torch.ones(()).double().expand_as(call.leaves[1])
-    call.run(*call.leaves).out.backward(grad)
-    assert call.leaves[0].grad is not None
+    out = call.run(*call.leaves)[0]
+    expanded = torch.autograd.grad(out, call.leaves, torch.ones(()).double().expand_as(out), retain_graph=True)
+    whole = torch.autograd.grad(out, call.leaves, torch.ones_like(out))
+    assert all(torch.equal(x, y) for x, y in zip(expanded, whole, strict=True))
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ATTENTIONS)
 def test_mixed_index_dtypes_are_made_one(name: str) -> None:
     case = relation(PLAIN)
     mixed = case._replace(indptr=case.indptr.int(), indices_t=case.indices_t.int())
@@ -143,7 +154,7 @@ def test_mixed_index_dtypes_are_made_one(name: str) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_second_derivatives_are_refused_and_the_reference_named(name: str) -> None:
     call = op(name)
-    (first,) = torch.autograd.grad(call.run(*call.leaves).out.sum(), call.leaves[:1], create_graph=True)
+    (first,) = torch.autograd.grad(call.run(*call.leaves)[0].sum(), call.leaves[:1], create_graph=True)
     with pytest.raises(BackendError, match=f"{name}: double backward .* HGMM_BACKEND=reference has second derivatives"):
         first.sum().backward()
 
@@ -155,6 +166,9 @@ def graph_arguments(case: Case, index: torch.dtype) -> tuple[Any, ...]:
 def forward_arguments(name: str, case: Case, present: str, *, asked: bool) -> tuple[Any, ...]:
     """Arguments of the operator's node in a graph; with `asked`, the optional results too."""
     mask = presence(case, present)
+    if name == "neighbor_mean":
+        x, weight = op(name, case).leaves
+        return (*graph_arguments(case, torch.int32), x, mask, weight if asked else None, asked, "cpu")
     if name == "inter_node_attention":
         *kqv, bias = op(name, case).leaves
         rest = (bias, 0.4, SEED) if asked else (None, 0.0, None)
@@ -181,15 +195,16 @@ def test_opcheck_forward(name: str, case: str, present: str, asked: bool) -> Non
 @pytest.mark.parametrize("needs", [(True, True), (False, True), (True, False)], ids=["both", "src", "dst"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_opcheck_backward(name: str, needs: tuple[bool, bool]) -> None:
-    *forward, _, backend = forward_arguments(name, PLAIN, "some", asked=True)
+    *forward, backend = forward_arguments(name, PLAIN, "some", asked=True)
     forward = [x.detach() if isinstance(x, Tensor) else x for x in forward]
-    function = getattr(torch.ops.hgmm, name).default
-    results = function(*forward, False, backend)
+    results = getattr(torch.ops.hgmm, name).default(*forward, backend)
+    if name != "neighbor_mean":
+        forward.pop()
     grads: tuple[Any, ...] = (torch.randn_like(results[0]),)
     wanted: tuple[bool, ...] = needs
     if name == "cross_modal_attention":
         grads = (*grads, torch.randn_like(results[1]))
-    else:
+    elif name == "inter_node_attention":
         wanted = (*needs, True)
     saved = (results[0], results[-1], *grads, *wanted)
     torch.library.opcheck(getattr(torch.ops.hgmm, f"{name}_backward").default, (*forward, *saved, backend))
@@ -224,11 +239,10 @@ def test_a_compiled_graph_may_take_the_relation_as_an_argument() -> None:
 def test_autocast_casts_what_is_not_float64(name: str) -> None:
     call = op(name, dtype=torch.float32)
     half = [x.detach().bfloat16() for x in call.leaves]
-    options = {} if name == "inter_node_attention" else {"lambda_weight": None}
-    expected = op(name, dtype=torch.bfloat16, **options).run(*half).out
+    expected = op(name, dtype=torch.bfloat16).run(*half)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = op(name, dtype=torch.float32, **options).run(*call.leaves).out
-        exact = op(name, **options).run(*op(name).leaves).out
+        actual = call.run(*call.leaves)[0]
+        exact = op(name).run(*op(name).leaves)[0]
     assert actual.dtype == torch.bfloat16
     assert torch.equal(actual, expected)
     assert exact.dtype == torch.float64
@@ -238,7 +252,7 @@ def test_autocast_casts_what_is_not_float64(name: str) -> None:
 
 @pytest.mark.parametrize("storage", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ATTENTIONS)
 def test_half_storage_rounds_keys_and_values_only(
     name: str, backend: str, storage: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +285,16 @@ def test_cross_runs_on_the_backends_of_inter_node_attention(uniform: bool, monke
     for x, y in zip(gradients(actual, call.leaves), gradients(expected, call.leaves), strict=True):
         assert torch.equal(x, y)
     assert fake_backend.calls == ["inter_node_attention.forward", "inter_node_attention.backward"]
+
+
+def test_neighbor_sum_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = op("neighbor_mean", mean=False)
+    expected = with_reference(call, monkeypatch)
+    actual = call.run(*call.leaves)
+    assert torch.equal(actual[0], expected[0])
+    for x, y in zip(gradients(actual, call.leaves), gradients(expected, call.leaves), strict=True):
+        assert torch.equal(x, y)
+    assert fake_backend.calls == ["neighbor_mean.forward", "neighbor_mean.backward"]
 
 
 def test_every_operator_ends_with_the_reference_which_is_always_there() -> None:

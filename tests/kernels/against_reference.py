@@ -1,0 +1,137 @@
+"""Comparison of a compiled backend with the reference: results and every gradient."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hgmm.kernels import _native
+from hgmm.kernels._checks import HALF_DTYPES
+from tests.kernels.cases import Case, generator
+from tests.tolerances import TOLERANCE
+
+# Dtype of keys and values, and of queries.
+STORAGES = {
+    "float64": (torch.float64, torch.float64),
+    "float32": (torch.float32, torch.float32),
+    "bfloat16": (torch.bfloat16, torch.bfloat16),
+    "float16": (torch.float16, torch.float16),
+    "stored-bfloat16": (torch.bfloat16, torch.float32),
+    "stored-float16": (torch.float16, torch.float32),
+}
+SIZES = {"M": range(1, 9), "H": (1, 2, 3, 4, 5, 8), "D": (1, 3, 4, 7, 8, 12, 16, 31, 32, 40, 64)}
+
+Results = tuple[Tensor | None, ...]
+
+
+def use_isa(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the compiled kernels on one library for the rest of the test.
+
+    The test is skipped where the library is missing, and fails if ``HGMM_REQUIRE_NATIVE=1`` says that it must be there.
+    """
+    monkeypatch.setenv("HGMM_CPU_ISA", name)
+    reason = _native.missing_reason()
+    if reason is None:
+        return
+    if os.environ.get("HGMM_REQUIRE_NATIVE") == "1" and "this processor lacks" not in reason:
+        pytest.fail(f"HGMM_REQUIRE_NATIVE=1, but with HGMM_CPU_ISA={name}: {reason}")
+    pytest.skip(reason)
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Name a combination of options by its values."""
+    return "-".join(str(value).removeprefix("torch.") for value in row.values())
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HGMM_BACKEND", name)
+        yield
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)
+
+
+def random_case(num_src: int = 30, num_dst: int = 20, edges: int = 150, seed: int = 8) -> Case:
+    """Edges drawn with repetition; a tenth of them enters destination 1, a tenth leaves source 2."""
+    rng = generator(seed)
+    src, dst = (torch.randint(nodes, (edges,), generator=rng) for nodes in (num_src, num_dst))
+    dst[: edges // 10] = 1
+    src[-(edges // 10) :] = 2
+    return Case(tuple(src.tolist()), tuple(dst.tolist()), num_src, num_dst)
+
+
+def star(edges: int, *, inwards: bool) -> Case:
+    """One node that holds nearly all edges, among a few others."""
+    many, one = tuple(range(edges)), (1,) * edges
+    if inwards:
+        return Case((*many, 3, 4), (*one, 0, 2), edges, 3)
+    return Case((*one, 0, 2), (*many, 3, 4), 3, edges)
+
+
+def strided(x: Tensor) -> Tensor:
+    """Return a leaf with the same numbers, its first and last dimension swapped in memory."""
+    return x.detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_(x.requires_grad)
+
+
+def gradients(results: Results, leaves: Sequence[Tensor], seed: int = 2) -> list[Tensor]:
+    """Gradients of a random linear form of all results, whose factors every dtype holds exactly."""
+    rng = generator(seed)
+    outputs, factors = [], []
+    for x in results:
+        if x is not None:
+            factor = torch.randn(x.shape, generator=rng, dtype=torch.float64).bfloat16()
+            if x.requires_grad:
+                outputs.append(x)
+                factors.append(factor.to(x.dtype))
+    if not outputs:
+        return [torch.zeros_like(x) for x in leaves]
+    return list(torch.autograd.grad(outputs, leaves, factors, allow_unused=True, materialize_grads=True))
+
+
+def near(actual: Tensor, expected: Tensor, dtype: torch.dtype, *, factor: float = 1.0) -> None:
+    """Assert that two tensors agree within the tolerance of `dtype` for numbers as large as the largest here."""
+    rtol, atol = (factor * x for x in TOLERANCE[dtype])
+    largest = float(expected.detach().abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=rtol, atol=atol * max(1.0, largest))
+
+
+def equals_reference(run: Callable[..., Results], leaves: Sequence[Tensor], *, factor: float = 1.0) -> None:
+    """Run the ``cpu`` backend on `leaves` and the reference on the same numbers in float64, and compare all there is.
+
+    `run` maps leaves to results; it gets float64 leaves for the reference and casts what else it needs.
+    """
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    with backend("cpu"):
+        actual = run(*leaves)
+        actual_grads = gradients(actual, leaves)
+    with backend("reference"):
+        expected = run(*wide)
+        expected_grads = gradients(expected, wide)
+    for x, y in zip(actual, expected, strict=True):
+        assert (x is None) == (y is None)
+        if x is not None and y is not None:
+            near(x, y, x.dtype, factor=factor)
+    lowest = max((x.dtype for x in actual if x is not None), key=_tolerance)
+    if lowest in HALF_DTYPES:
+        # The backward pass takes <grad, out> from the rounded result: D roundings, of which the root adds up.
+        factor *= max(1.0, leaves[0].shape[-1] ** 0.5)
+    for x, y, leaf in zip(actual_grads, expected_grads, leaves, strict=True):
+        assert x.dtype == leaf.dtype
+        near(x, y, max(lowest, leaf.dtype, key=_tolerance), factor=factor)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return TOLERANCE[dtype][0]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.kernels.against_reference import use_isa
+
+
+@pytest.fixture(params=["portable", "avx2"])
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test with each of the compiled libraries."""
+    name: str = request.param
+    use_isa(name, monkeypatch)
+    return name
+
+
+class _Allocations(TorchDispatchMode):
+    """Note the size of the largest floating tensor that an operation of torch returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_floating_point():
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+@pytest.fixture
+def largest_allocation() -> type[_Allocations]:
+    return _Allocations

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hgmm.errors import BackendError
+from hgmm.kernels import cross_modal_attention
+from hgmm.kernels.cross_modal_attention import cpu
+from hgmm.kernels.cross_modal_attention.inputs import Options
+from hgmm.typing import RelationCSC
+from tests.kernels.against_reference import (
+    SIZES,
+    STORAGES,
+    Results,
+    backend,
+    equals_reference,
+    gradients,
+    name_of,
+    near,
+    random_case,
+    star,
+    strided,
+    threads,
+    use_isa,
+)
+from tests.kernels.cases import CASES, Case, generator, node_tensors, presence, relation
+from tests.kernels.pairwise import pairwise
+from tests.tolerances import TOLERANCE
+
+ROWS = ("product", "sum", "b1", "poster", "sharp")
+UNIFORM = ((False, False), (True, False), (False, True), (True, True))
+GRAPHS = {**CASES, "random": random_case()}
+SWITCHES: dict[str, Any] = {
+    "combine": ROWS,
+    "align": (True, False),
+    "uniform": UNIFORM,
+    "present": ("none", "all", "some"),
+    "weighted": (False, True),
+}
+AXES: dict[str, Any] = {
+    **SWITCHES,
+    "graph": tuple(GRAPHS),
+    **SIZES,
+    "storage": tuple(STORAGES),
+    "index": (torch.int32, torch.int64),
+    "contiguous": (True, False),
+    "threads": (1, 2),
+    "isa": ("portable", "avx2"),
+}
+
+
+def leaves_of(case: Case, storage: str, *, M: int, H: int, D: int) -> list[Tensor]:
+    kv, q = STORAGES[storage]
+    k, q_node, q_modal, v = (x.detach() for x in node_tensors(case, "sdds", M=M, H=H, D=D))
+    scale = D**-0.5
+    tensors = (k.to(kv), (q_node * scale).to(q), (q_modal * scale).to(q), v.to(kv))
+    return [x.requires_grad_() for x in tensors]
+
+
+def call(
+    case: Case,
+    *,
+    M: int,
+    combine: str,
+    align: bool = True,
+    uniform: tuple[bool, bool] = (False, False),
+    present: str = "some",
+    weighted: bool = True,
+    index: torch.dtype = torch.int32,
+) -> Callable[..., Results]:
+    csc, mask = relation(case, index), presence(case, present, M=M)
+    weight = torch.rand(case.num_src, M, generator=generator(4)).bfloat16() if weighted else None
+
+    def run(*x: Tensor) -> Results:
+        return cross_modal_attention(
+            csc,
+            *x,
+            present=mask,
+            lambda_weight=None if weight is None else weight.to(x[1].dtype),
+            combine=combine,
+            align=align,
+            gamma=0.7,
+            uniform_nodes=uniform[0],
+            uniform_modalities=uniform[1],
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("row", pairwise(AXES), ids=name_of)
+def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    use_isa(row["isa"], monkeypatch)
+    case, sizes = GRAPHS[row["graph"]], {name: row[name] for name in SIZES}
+    leaves = leaves_of(case, row["storage"], **sizes)
+    if not row["contiguous"]:
+        leaves = [strided(x) for x in leaves]
+    switches = {name: row[name] for name in (*SWITCHES, "index")}
+    with threads(row["threads"]):
+        equals_reference(call(case, M=row["M"], **switches), leaves)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("combine", ROWS)
+def test_every_switch_equals_the_reference(combine: str, graph: str, storage: str, isa: str) -> None:
+    case = GRAPHS[graph]
+    for values in product(*(SWITCHES[name] for name in SWITCHES if name != "combine")):
+        switches = dict(zip(("align", "uniform", "present", "weighted"), values, strict=True))
+        equals_reference(call(case, M=3, combine=combine, **switches), leaves_of(case, storage, M=3, H=2, D=5))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("combine", ROWS)
+@pytest.mark.parametrize("M", SIZES["M"])
+def test_every_size_equals_the_reference(M: int, combine: str, storage: str, isa: str) -> None:
+    case = GRAPHS["random"]
+    for H, D in product(SIZES["H"], SIZES["D"]):
+        equals_reference(call(case, M=M, combine=combine), leaves_of(case, storage, M=M, H=H, D=D))
+
+
+@pytest.mark.parametrize("storage", ["float64", "float32", "stored-bfloat16"])
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_attention_equals_the_reference_where_no_gradient_is_recorded(
+    combine: str, present: str, storage: str, isa: str
+) -> None:
+    case, M = GRAPHS["random"], 3
+    leaves = leaves_of(case, storage, M=M, H=2, D=5)
+    options: dict[str, Any] = {"combine": combine, "present": presence(case, present), "return_attention": True}
+    with torch.no_grad(), backend("cpu"):
+        actual = cross_modal_attention(relation(case), *leaves, **options).attn
+    with torch.no_grad(), backend("reference"):
+        expected = cross_modal_attention(relation(case), *(x.double() for x in leaves), **options).attn
+    assert actual is not None
+    assert expected is not None
+    assert actual.dtype == leaves[1].dtype
+    near(actual, expected, actual.dtype)
+
+
+@pytest.mark.parametrize("inwards", [True, False], ids=["in", "out"])
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_rows_longer_than_a_tile_equal_the_reference(combine: str, present: str, inwards: bool, isa: str) -> None:
+    case = star(9000, inwards=inwards)
+    for storage, align in (("float64", True), ("float32", False)):
+        leaves = leaves_of(case, storage, M=2, H=2, D=4)
+        # Sums of 9,000 float32 numbers lose about the root of that in roundings.
+        factor = 1.0 if storage == "float64" else 10.0
+        equals_reference(call(case, M=2, combine=combine, align=align, present=present), leaves, factor=factor)
+
+
+@pytest.mark.parametrize("size", [100.0, 200.0, 1e4])
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_extreme_logits_equal_the_reference(combine: str, present: str, size: float, isa: str) -> None:
+    case = CASES["hub"]
+    signs = [torch.sign(x.detach()) * math.sqrt(size) for x in node_tensors(case, "sdd", D=1)]
+    (v,) = node_tensors(case, "s", D=1)
+    leaves = [x.detach().float().requires_grad_() for x in (*signs, v)]
+    # A logit of this size is known to within size * eps, which is the relative error of its weight; gradients multiply
+    # it by keys or queries, which are as large as its root.
+    error = size**1.5 * torch.finfo(torch.float32).eps
+    factor = max(1.0, error / TOLERANCE[torch.float32][1])
+    equals_reference(call(case, M=3, combine=combine, present=present), leaves, factor=factor)
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_the_only_source_with_a_modality_gives_all_of_it(combine: str, isa: str) -> None:
+    # Source 2 alone has modality 1, and its beta is about e^-600.
+    k = torch.tensor([[[300.0], [0.0]], [[-300.0], [-300.0]]]).view(2, 2, 1, 1)
+    q = torch.ones(1, 2, 1, 1)
+    v = torch.tensor([[2.0, 3.0], [5.0, 7.0]]).view(2, 2, 1, 1)
+    present = torch.tensor([[True, False], [False, True]])
+    with backend("cpu"):
+        out = cross_modal_attention(relation(Case((0, 1), (0, 0), 2, 1)), k, q, q, v, present=present, combine=combine)
+    assert out.out.view(-1).tolist() == [2, 7]
+
+
+def large() -> tuple[RelationCSC, list[Tensor], dict[str, Any]]:
+    case = random_case(300, 200, 6000)
+    case = case._replace(dst=tuple(0 if e < 2500 else d for e, d in enumerate(case.dst)))
+    weight = torch.rand(case.num_src, 3, generator=generator(4))
+    options = {"combine": "sharp", "present": presence(case, "some"), "lambda_weight": weight}
+    return relation(case), leaves_of(case, "float32", M=3, H=4, D=16), options
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_the_number_of_threads_does_not_change_a_bit(combine: str, isa: str) -> None:
+    csc, leaves, options = large()
+    found = []
+    for number in (1, 2, 3):
+        with threads(number), backend("cpu"):
+            result = cross_modal_attention(csc, *leaves, **{**options, "combine": combine})
+            found.append([result.out, result.lambda_sum, *gradients(result, leaves)])
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_int32_and_int64_indices_give_the_same_bits(combine: str, isa: str) -> None:
+    case = GRAPHS["random"]
+    leaves = leaves_of(case, "float32", M=3, H=2, D=5)
+    with backend("cpu"):
+        a, b = (call(case, M=3, combine=combine, index=index)(*leaves) for index in (torch.int32, torch.int64))
+    for x, y in zip((*a[:2], *gradients(a, leaves)), (*b[:2], *gradients(b, leaves)), strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_values_of_absent_modalities_do_not_matter_and_inputs_are_not_written(combine: str, isa: str) -> None:
+    case = GRAPHS["random"]
+    leaves = [x.detach() for x in leaves_of(case, "float32", M=3, H=2, D=5)]
+    mask = presence(case, "some")
+    assert mask is not None
+    absent = ~mask[..., None, None]
+    other = [x.masked_fill(absent, 99) if i in (0, 3) else x for i, x in enumerate(leaves)]
+    copies = [x.clone() for x in leaves]
+    with backend("cpu"):
+        results = [call(case, M=3, combine=combine)(*(x.requires_grad_() for x in xs)) for xs in (leaves, other)]
+        grads = [gradients(result, xs) for result, xs in zip(results, (leaves, other), strict=True)]
+    assert torch.equal(results[0][0], results[1][0])
+    assert all(torch.equal(x, y) for x, y in zip(*grads, strict=True))
+    assert not grads[0][0][absent.expand_as(leaves[0])].any()
+    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))
+
+
+def test_nothing_is_allocated_by_edge(isa: str, largest_allocation: Any) -> None:
+    found = []
+    for edges in (5000, 10000):
+        case = random_case(40, 30, edges)
+        options = Options("sharp", True, 1.0, False, False)
+        k, q_node, q_modal, v = (x.detach() for x in leaves_of(case, "float32", M=2, H=2, D=4))
+        weight, mask = torch.rand(case.num_src, 2), presence(case, "some", M=2)
+        arguments = (relation(case, torch.int32), k, q_node, q_modal, v, mask, weight, options)
+        with largest_allocation() as seen:
+            out, lambda_sum, _, stats = cpu.forward(*arguments, False)
+            cpu.backward(*arguments, out, stats, torch.ones_like(out), torch.ones_like(lambda_sum), True, True)
+        found.append(seen.numel)
+    assert 0 < found[0] < 5000
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("index", [torch.int32, torch.int64], ids=str)
+def test_a_compiled_graph_is_whole_and_gives_the_same_bits(index: torch.dtype, isa: str) -> None:
+    case = GRAPHS["random"]
+    leaves = leaves_of(case, "float32", M=3, H=2, D=5)
+    run = call(case, M=3, combine="sharp", index=index)
+    torch._dynamo.reset()
+    with backend("auto"):
+        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
+    assert "Compiled" in type(actual[0].grad_fn).__name__
+    assert all(torch.equal(x, y) for x, y in zip(actual[:2], expected[:2], strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("M", "options", "message"),
+    [
+        (2, {"combine": "inf"}, "cpu: combine='inf' runs on the reference only"),
+        (9, {"combine": "sum"}, "cpu: at most 8 modalities, got 9"),
+        (2, {"combine": "sum", "return_attention": True}, "cpu: the weights of edges are differentiable in the ref"),
+    ],
+)
+def test_what_it_refuses_runs_on_the_reference_under_auto(
+    M: int, options: dict[str, Any], message: str, isa: str
+) -> None:
+    case = CASES["plain"]
+    leaves = leaves_of(case, "float64", M=M, H=1, D=2)
+    with backend("cpu"), pytest.raises(BackendError, match=message):
+        cross_modal_attention(relation(case), *leaves, **options)
+    with backend("auto"):
+        actual = cross_modal_attention(relation(case), *leaves, **options)
+    with backend("reference"):
+        assert torch.equal(actual.out, cross_modal_attention(relation(case), *leaves, **options).out)
