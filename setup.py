@@ -19,7 +19,7 @@ from pathlib import Path
 from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError
+from setuptools.errors import BaseError, CCompilerError
 
 SOURCES = sorted(map(str, Path("hgmm/kernels/csrc").glob("*.cpp")))
 HEADERS = sorted(map(str, Path("hgmm/kernels/csrc").glob("*.h")))
@@ -74,7 +74,7 @@ class BuildKernels(build_ext):
             for ext in self.extensions:
                 own = [path for (owner, _), path in zip(jobs, objects, strict=True) if owner is ext]
                 self._link(ext, own)
-        except (BaseError, OSError) as error:
+        except (BaseError, CCompilerError, OSError) as error:
             if required():
                 raise
             print(
