@@ -116,7 +116,8 @@ def refuse_second_derivatives(op: str) -> Callable[..., Any]:
 def uniform_csc(csc: RelationCSC) -> RelationCSC:
     """Return contiguous index tensors of the dtype of ``csc.indices``; nothing is copied that is so already."""
     dtype = csc.indices.dtype
-    return RelationCSC(*(x.to(dtype).contiguous() for x in csc))
+    # A call of `to` that has nothing to do takes as long as all the rest here.
+    return RelationCSC(*((x if x.dtype == dtype else x.to(dtype)).contiguous() for x in csc))
 
 
 def contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._operators import OPERATORS as TIMED
 from hgmm import kernels, settings
 from hgmm.kernels import OPERATORS
 
@@ -17,6 +18,10 @@ KERNELS = REPOSITORY / "hgmm" / "kernels"
 
 def test_every_folder_with_a_contract_is_an_operator() -> None:
     assert {path.parent.name for path in KERNELS.glob("*/op.py")} == set(OPERATORS)
+
+
+def test_every_operator_has_a_benchmark() -> None:
+    assert set(TIMED) == set(OPERATORS)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -90,6 +90,7 @@ class CrossModal {
         num_edges(args.num_dst ? in[args.num_dst] : 0), stats_size(int64_t{2 * s.M + 2} * s.H) {}
 
   bool forward() {
+    prefer_large_pages(a.out, a.num_dst * s.F * int64_t(sizeof(T)));
     const bool ok = for_rows<Workspace<T>>(
         in, a.num_dst, a.threads, plan, [&](int64_t first, int64_t last, Workspace<T>& own) {
           for (int64_t i = first; i < last; ++i) {
@@ -104,6 +105,9 @@ class CrossModal {
   }
 
   bool backward() {
+    const int64_t row = s.F * int64_t(sizeof(T));
+    for (void* x : {a.grad_q_node, a.grad_q_modal}) prefer_large_pages(x, a.need_dst ? a.num_dst * row : 0);
+    for (void* x : {a.grad_k, a.grad_v}) prefer_large_pages(x, a.need_src ? a.num_src * row : 0);
     const bool ok = for_rows<Workspace<T>>(
         in, a.num_dst, a.threads, plan, [&](int64_t first, int64_t last, Workspace<T>& own) {
           for (int64_t i = first; i < last; ++i) {

@@ -80,11 +80,15 @@ class InterNode {
         num_edges(a.num_dst ? in[a.num_dst] : 0) {}
 
   bool forward() {
+    prefer_large_pages(a.out, a.num_dst * s.F * int64_t(sizeof(T)));
     return rows_of(in, a.num_dst, [&](int64_t i, Workspace<T>& own) { forward_row(i, own); },
                    [&](int64_t i) { return forward_long(i); });
   }
 
   bool backward() {
+    const int64_t row = s.F * int64_t(sizeof(T));
+    prefer_large_pages(a.grad_q, a.need_dst ? a.num_dst * row : 0);
+    for (void* x : {a.grad_k, a.grad_v}) prefer_large_pages(x, a.need_src ? a.num_src * row : 0);
     const bool ok = rows_of(in, a.num_dst, [&](int64_t i, Workspace<T>& own) { destination_row(i, own); },
                             [&](int64_t i) { return destination_long(i); });
     if (!ok || !a.need_src) return ok;

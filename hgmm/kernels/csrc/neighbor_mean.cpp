@@ -62,6 +62,7 @@ class Neighbors {
         src(index(a.indices)), out_t(index(a.indptr_t)), dst(index(a.indices_t)), position_t(index(a.edge_pos_t)) {}
 
   bool forward() {
+    prefer_large_pages(a.out, a.num_dst * s.F * int64_t(sizeof(T)));
     return sum_rows(in, src, a.num_dst, x(), static_cast<T*>(a.out), static_cast<T*>(a.total),
                     [&](int64_t i, int64_t e, T* w) { forward_weight(i, e, w); },
                     [&](int64_t i, T* row, const T* total) { divide(i, row, total); });
@@ -70,6 +71,7 @@ class Neighbors {
   bool backward() {
     if (a.need_weight && !weight_gradients()) return false;
     if (!a.need_x) return true;
+    prefer_large_pages(a.grad_x, a.num_src * s.F * int64_t(sizeof(T)));
     return sum_rows(out_t, dst, a.num_src, grad_out(), static_cast<T*>(a.grad_x), nullptr,
                     [&](int64_t j, int64_t e, T* w) { backward_weight(j, e, w); }, [](int64_t, T*, const T*) {});
   }

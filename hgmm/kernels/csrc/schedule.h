@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "api.h"
+#include "memory.h"
 #include "rows.h"
 
 namespace hgmm {
