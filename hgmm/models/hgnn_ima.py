@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hgmm.errors import ConfigError, SchemaError, unknown_name
+from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph.multimodal import MultimodalGraph, present_mask
 from hgmm.graph.schema import GraphSchema
-from hgmm.losses.missing_modality import FORMS, missing_modality_loss
-from hgmm.models.variants import ABLATIONS, VARIANTS
+from hgmm.losses.missing_modality import missing_modality_loss
+from hgmm.models._options import check_options
+from hgmm.models.variants import VARIANTS
 from hgmm.nn import CrossModalConv, InterModalAttention, ModalityEncoder
 from hgmm.nn.functional import count_present_neighbors, destination_rows
 from hgmm.registry import MODELS
@@ -56,6 +57,8 @@ class HGNNIMA(nn.Module):
         ``none``, ``batch`` or ``layer`` for the features. Default: the variant's.
     missing_attention_form : str, optional
         ``code`` or ``poster``: how ``aux["missing_attention"]`` is formed.
+    kv_dtype : str, optional
+        ``bfloat16`` stores keys and values in half the bytes; arithmetic and parameters stay float32.
 
     Attributes
     ----------
@@ -113,6 +116,7 @@ class HGNNIMA(nn.Module):
         use_norm: bool = True,
         input_norm: str | None = None,
         missing_attention_form: str = "code",
+        kv_dtype: str | None = None,
     ) -> None:
         super().__init__()
         self._args: dict[str, Any] = {
@@ -132,8 +136,9 @@ class HGNNIMA(nn.Module):
             "use_norm": use_norm,
             "input_norm": input_norm,
             "missing_attention_form": missing_attention_form,
+            "kv_dtype": kv_dtype,
         }
-        _check_options(schema, self._args)
+        check_options(schema, self._args)
         row = VARIANTS[variant]
         defaults = row.defaults(schema.num_modalities)
         args: dict[str, Any] = {k: defaults.get(k) if v is None else v for k, v in self._args.items()}
@@ -177,6 +182,7 @@ class HGNNIMA(nn.Module):
                 relation_reduce=row.relation_reduce,
                 message_activation=row.message_activation,
                 init=row.init,
+                kv_dtype=kv_dtype,
             )
             for _ in range(num_layers)
         )
@@ -357,39 +363,3 @@ def _needed_types(schema: GraphSchema, num_layers: int, *, everything: bool) -> 
     while len(needed) < num_layers:
         needed.append(needed[-1] | {e[0] for e in schema.canonical_etypes if e[2] in needed[-1]})
     return needed[::-1]
-
-
-def _check_options(schema: GraphSchema, args: Mapping[str, Any]) -> None:
-    if schema.target is None or not schema.classes:
-        raise SchemaError(
-            f"HGNNIMA, schema: needs a target node type with classes, got target={schema.target!r} and "
-            f"{len(schema.classes)} classes; name them in the schema"
-        )
-    if isinstance(args["ablate"], str):
-        raise ConfigError(f"HGNNIMA, ablate: expected a list of names, got {args['ablate']!r}; put it into a list")
-    choices: list[tuple[str, str, tuple[str, ...]]] = [
-        ("variant", args["variant"], tuple(VARIANTS)),
-        ("missing_attention_form", args["missing_attention_form"], FORMS),
-        *(("ablate", name, ABLATIONS) for name in args["ablate"]),
-    ]
-    for name, value, known in choices:
-        if value not in known:
-            raise ConfigError(f"HGNNIMA, {name}: {unknown_name(name, value, known)}")
-    if {"cross", "inf"} <= set(args["ablate"]):
-        raise ConfigError(f"HGNNIMA, ablate: 'cross' and 'inf' exclude each other, got {args['ablate']}; choose one")
-    if args["num_layers"] < 1:
-        raise ConfigError(f"HGNNIMA, num_layers: must be at least 1, got {args['num_layers']}")
-    for name, value in args.items():
-        if name.endswith("dropout") and value is not None and not 0 <= value < 1:
-            raise ConfigError(f"HGNNIMA, {name}: must be at least 0 and below 1, got {value}")
-    if VARIANTS[args["variant"]].fill is None:
-        if args["fill"] is not None:
-            raise ConfigError(
-                f"HGNNIMA, fill: variant {args['variant']!r} masks absent modalities, got {args['fill']!r}; "
-                "leave fill out or choose a variant that fills"
-            )
-    elif args["modality_dropout"]:
-        raise ConfigError(
-            f"HGNNIMA, modality_dropout: variant {args['variant']!r} does not mask modalities, got "
-            f"{args['modality_dropout']}; set it to 0 or choose variant 'sharp'"
-        )

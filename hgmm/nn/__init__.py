@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hgmm.nn import functional
+from hgmm.nn._conv import KV_DTYPES
 from hgmm.nn.cross_modal_conv import CrossModalConv
 from hgmm.nn.inter_modal_attention import InterModalAttention
 from hgmm.nn.inter_node_attention import InterNodeAttention
 from hgmm.nn.modality_encoder import ModalityEncoder
 
-__all__ = ["CrossModalConv", "InterModalAttention", "InterNodeAttention", "ModalityEncoder", "functional"]
+__all__ = ["KV_DTYPES", "CrossModalConv", "InterModalAttention", "InterNodeAttention", "ModalityEncoder", "functional"]

@@ -16,7 +16,16 @@ from hgmm.nn._names import node_key, relation_key
 from hgmm.nn.functional import count_present_neighbors, destination_rows
 from hgmm.typing import CanonicalEtype, EdgeDict, NodeDict
 
-__all__ = ["ACTIVATIONS", "INITS", "RELATION_REDUCES", "AttentionConv", "ConvOutput", "Messages", "RelationParameters"]
+__all__ = [
+    "ACTIVATIONS",
+    "INITS",
+    "KV_DTYPES",
+    "RELATION_REDUCES",
+    "AttentionConv",
+    "ConvOutput",
+    "Messages",
+    "RelationParameters",
+]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -26,6 +35,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 INITS = ("per-matrix", "released")
 RELATION_REDUCES = ("reached", "mean")
+KV_DTYPES = {"bfloat16": torch.bfloat16}
+"""How keys and values can be stored other than as they are computed."""
 
 
 class ConvOutput(NamedTuple):
@@ -131,6 +142,7 @@ class AttentionConv(nn.Module, ABC):
         num_modal: int,
         prior: bool,
         init: str,
+        kv_dtype: str | None,
     ) -> None:
         super().__init__()
         where = type(self).__name__
@@ -145,9 +157,10 @@ class AttentionConv(nn.Module, ABC):
             ("relation_reduce", relation_reduce, RELATION_REDUCES),
             ("message_activation", message_activation, tuple(ACTIVATIONS)),
             ("init", init, INITS),
+            ("kv_dtype", kv_dtype, (None, *KV_DTYPES)),
         ):
             if value not in known:
-                raise ConfigError(f"{where}, {name}: {unknown_name(name, value, known)}")
+                raise ConfigError(f"{where}, {name}: {unknown_name(name, value, map(str, known))}")
         self.ntypes = tuple(ntypes)
         self.canonical_etypes: tuple[CanonicalEtype, ...] = tuple((s, e, d) for s, e, d in canonical_etypes)
         for etype in self.canonical_etypes:
@@ -160,6 +173,7 @@ class AttentionConv(nn.Module, ABC):
         self.head_size = hidden_size // num_heads
         self.relation_reduce = relation_reduce
         self.message_activation = message_activation
+        self.kv_dtype = kv_dtype
         self.nodes = nn.ModuleDict()
         for ntype in self.ntypes:
             node = _NodeParameters(num_modalities, hidden_size, use_norm=use_norm)
@@ -256,7 +270,7 @@ class AttentionConv(nn.Module, ABC):
         read = dict.fromkeys([*wanted, *(e[0] for e in etypes)])
         self._check_rows(graph, read, h, present)
         state = {t: self._with_absent(t, h[t], present) for t in read}
-        k, v = ({e[0]: self._project(name, e[0], state[e[0]]) for e in etypes} for name in ("k", "v"))
+        k, v = ({e[0]: self._stored(self._project(name, e[0], state[e[0]])) for e in etypes} for name in ("k", "v"))
         result = ConvOutput({}, None if present is None else {}, {}, {})
         for ntype in wanted:
             own = destination_rows(graph, ntype, state[ntype])
@@ -304,6 +318,17 @@ class AttentionConv(nn.Module, ABC):
     def _project(self, name: str, ntype: str, h: Tensor) -> Tensor:
         linear = cast(nn.Linear, getattr(self._node(ntype), name))
         return cast(Tensor, linear(h)).view(-1, self.num_modalities, self.num_heads, self.head_size)
+
+    def _stored(self, x: Tensor) -> Tensor:
+        """Return keys or values in the dtype in which the edges read them."""
+        if self.kv_dtype is None:
+            return x
+        if x.dtype == torch.float64:
+            raise ConfigError(
+                f"{type(self).__name__}, kv_dtype={self.kv_dtype!r}: goes with a layer in float32, got float64; "
+                "leave kv_dtype out or the layer in float32"
+            )
+        return x.to(KV_DTYPES[self.kv_dtype])
 
     def _transform_messages(self, etype: CanonicalEtype, out: Tensor) -> Tensor:
         # W_MSG acts on the weighted sum: sum_j beta (v_j W) = (sum_j beta v_j) W, so it never meets an edge.

@@ -74,6 +74,9 @@ class CrossModalConv(AttentionConv):
     init : str, optional
         ``per-matrix``: Xavier for every Linear and each head's matrix; ``released``: as the released modules, where
         W_NODE and W_MSG start about seven times smaller, W_MODAL is standard normal and Linears are torch's default.
+    kv_dtype : str, optional
+        ``bfloat16`` stores k and v, which every edge reads, in half the bytes: faster where memory is the limit, at an
+        error of 0.4 % in each number stored. Arithmetic, parameters and results keep their dtype. Default: no change.
 
     Raises
     ------
@@ -121,6 +124,7 @@ class CrossModalConv(AttentionConv):
         relation_reduce: str = "reached",
         message_activation: str = "gelu",
         init: str = "per-matrix",
+        kv_dtype: str | None = None,
     ) -> None:
         if combine not in COMBINES:
             raise ConfigError(f"CrossModalConv, combine: {unknown_name('combine', combine, COMBINES)}")
@@ -140,6 +144,7 @@ class CrossModalConv(AttentionConv):
             num_modal=num_modalities if modal_by_modality else 1,
             prior=prior,
             init=init,
+            kv_dtype=kv_dtype,
         )
         self.combine = combine
         self.align = align
@@ -161,15 +166,16 @@ class CrossModalConv(AttentionConv):
         return_attention: bool,
     ) -> Messages:
         modal = cast(Tensor, self._relation(etype).modal) * self.modal_factor
+        q_node = torch.einsum("nmhe,hde->nmhd", q, self._node_matrix(etype, self.node_factor))
         result = cross_modal_attention(
             graph,
             etype,
             k,
-            torch.einsum("nmhe,hde->nmhd", q, self._node_matrix(etype, self.node_factor)),
+            q_node,
             torch.einsum("nmhe,mhde->nmhd", q, modal.expand(self.num_modalities, -1, -1, -1)),
             v,
             present=present,
-            lambda_weight=None if lambda_weight is None or self.combine == "cross" else lambda_weight.to(k.dtype),
+            lambda_weight=None if lambda_weight is None or self.combine == "cross" else lambda_weight.to(q_node.dtype),
             combine=self.combine,
             align=self.align,
             gamma=self.gamma,

@@ -49,6 +49,8 @@ class InterNodeAttention(AttentionConv):
     attn_dropout : float, optional
         Probability that an attention weight is dropped in training. What is dropped follows from torch's default
         generator on the CPU, whatever the device, so a run that restores its state repeats it.
+    kv_dtype : str, optional
+        As in `CrossModalConv`.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class InterNodeAttention(AttentionConv):
         relation_reduce: str = "reached",
         message_activation: str = "gelu",
         attn_dropout: float = 0.0,
+        kv_dtype: str | None = None,
     ) -> None:
         if not 0 <= attn_dropout < 1:
             raise ConfigError(
@@ -94,6 +97,7 @@ class InterNodeAttention(AttentionConv):
             num_modal=0,
             prior=True,
             init="per-matrix",
+            kv_dtype=kv_dtype,
         )
         self.attn_dropout = attn_dropout
 

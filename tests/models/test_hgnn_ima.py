@@ -297,6 +297,19 @@ def test_is_rebuilt_from_its_arguments() -> None:
     torch.testing.assert_close(again(graph.g).logits, own(graph.g).logits, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stored_keys_and_values_stay_near_full_precision(variant: str) -> None:
+    graph = multimodal_graph()
+    full = model(graph.schema, variant=variant).float().eval()
+    stored = model(graph.schema, **{**full.constructor_args(), "kv_dtype": "bfloat16"}).float().eval()
+    stored.load_state_dict(full.state_dict())
+    assert stored.constructor_args()["kv_dtype"] == "bfloat16"
+    actual, expected = stored(graph.g), full(graph.g)
+    assert actual.logits.dtype == torch.float32
+    assert not torch.equal(actual.logits, expected.logits)
+    torch.testing.assert_close(actual.logits, expected.logits, rtol=0.05, atol=0.05)
+
+
 def test_its_arguments_hold_the_defaults_of_the_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = multimodal_graph()
     own = model(graph.schema, dropout=0.125)
@@ -317,6 +330,7 @@ def test_its_arguments_hold_the_defaults_of_the_variant(monkeypatch: pytest.Monk
         ({"ablate": "align"}, "ablate: expected a list of names, got 'align'"),
         ({"ablate": ("cross", "inf")}, "exclude each other, got .*'cross', 'inf'"),
         ({"missing_attention_form": "paper"}, "unknown missing_attention_form 'paper'"),
+        ({"kv_dtype": "float8"}, "kv_dtype: unknown kv_dtype 'float8'; known: bfloat16"),
         ({"num_layers": 0}, "num_layers: must be at least 1, got 0"),
         ({"dropout": 1.0}, "dropout: must be at least 0 and below 1, got 1.0"),
         ({"modality_dropout": -0.1}, "modality_dropout: must be at least 0 and below 1, got -0.1"),

@@ -235,6 +235,29 @@ def test_mixed_precision_stays_near_full_precision() -> None:
     assert all(x.grad is None or x.grad.isfinite().all() for x in layer.parameters())
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_stored_keys_and_values_round_them_and_nothing_else(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", backend)
+    full, stored = conv().float(), conv(kv_dtype="bfloat16").float()
+    h, weight = states(M, F, dtype=torch.float32), {ETYPES[0]: torch.ones(SIZES[ETYPES[0][0]], M)}
+    expected = full.propagate(graph(), h, presence(M), lambda_weight=weight)
+    actual = stored.propagate(graph(), h, presence(M), lambda_weight=weight)
+    assert actual.h["item"].dtype == torch.float32
+    assert not torch.equal(actual.h["item"], expected.h["item"])
+    # Keys and values are off by up to 2^-9 of themselves, and LayerNorm spreads what comes of it.
+    torch.testing.assert_close(actual.h, expected.h, rtol=0.02, atol=0.02)
+    for layer, out in ((full, expected), (stored, actual)):
+        sum(x.square().sum() for x in (*out.h.values(), *out.lambda_sums.values())).backward()
+        assert all(x.grad is None or x.grad.dtype == torch.float32 for x in layer.parameters())
+    grads = [layer._node("user").v.weight.grad for layer in (full, stored)]
+    torch.testing.assert_close(grads[1], grads[0], rtol=0.05, atol=0.05 * float(grads[0].abs().max()))
+
+
+def test_stored_keys_and_values_go_with_float32_only() -> None:
+    with pytest.raises(ConfigError, match=r"CrossModalConv, kv_dtype='bfloat16': goes with .* float32, got float64"):
+        conv(kv_dtype="bfloat16")(graph(), states(M, F))
+
+
 def test_a_graph_may_lack_types_and_relations() -> None:
     etype = ("item", "v1.like", "item")
     part = dgl.heterograph({etype: EDGES[etype]}, num_nodes_dict={"item": 6})
@@ -277,6 +300,7 @@ def test_it_is_an_attention_conv_and_says_its_sizes() -> None:
         ({"relation_reduce": "max"}, "unknown relation_reduce 'max'; known: mean, reached"),
         ({"message_activation": "swish"}, "unknown message_activation 'swish'"),
         ({"init": "zeros"}, "unknown init 'zeros'; known: per-matrix, released"),
+        ({"kv_dtype": "int8"}, "kv_dtype: unknown kv_dtype 'int8'; known: None, bfloat16"),
         ({"gamma": math.inf}, "gamma: must be a finite number, got inf"),
         ({"temperature": math.nan}, "temperature: must be a finite number, got nan"),
     ],

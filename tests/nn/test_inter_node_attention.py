@@ -78,6 +78,17 @@ def test_dropped_attention_is_zero_and_the_rest_grows() -> None:
     assert any(bool((attn == 0).any()) for attn in dropped.values())
 
 
+def test_keys_and_values_may_be_stored_in_half() -> None:
+    sizes = {"num_modalities": M, "hidden_size": F, "num_heads": 2, "dropout": 0.0}
+    stored = InterNodeAttention(NTYPES, ETYPES, **sizes, kv_dtype="bfloat16")
+    full = InterNodeAttention(NTYPES, ETYPES, **sizes)
+    full.load_state_dict(stored.state_dict())
+    h = states(M, F, dtype=torch.float32)
+    actual, expected = stored(graph(), h)[0], full(graph(), h)[0]
+    assert not torch.equal(actual["item"], expected["item"])
+    torch.testing.assert_close(actual, expected, rtol=0.02, atol=0.02)
+
+
 def test_options_out_of_range() -> None:
     with pytest.raises(ConfigError, match=r"InterNodeAttention, attn_dropout: .* got 1\.5"):
         layer(1.5)
