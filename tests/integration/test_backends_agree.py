@@ -1,0 +1,48 @@
+"""Training does not depend on who computes: the same losses and the same best epoch on every backend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hgmm import datasets
+from hgmm.graph import MultimodalGraph
+from hgmm.kernels import _native
+from hgmm.training import RunRecord, configure, train_run
+
+EPOCHS = 20
+
+
+@pytest.fixture
+def compiled() -> None:
+    """Skip where there is no compiled library, unless there must be one."""
+    reason = _native.missing_reason()
+    if reason is not None:
+        assert os.environ.get("HGMM_REQUIRE_NATIVE") != "1", reason
+        pytest.skip(reason)
+
+
+def train(backend: str, dataset: str, graph: MultimodalGraph, folder: Path, patch: pytest.MonkeyPatch) -> RunRecord:
+    patch.setenv("HGMM_BACKEND", backend)
+    settings = {"data.dataset": dataset, "train.epochs": EPOCHS, "train.device": "cpu", "train.num_threads": 2}
+    return train_run(configure(overrides=settings), run_dir=folder / backend, graph=graph)
+
+
+def agree(dataset: str, graph: MultimodalGraph, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    reference, fused = (train(name, dataset, graph, folder, patch) for name in ("reference", "cpu"))
+    assert len(reference.epochs) == EPOCHS
+    for ours, theirs in zip(fused.epochs, reference.epochs, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+    assert fused.best_epoch == reference.best_epoch
+
+
+@pytest.mark.usefixtures("compiled")
+def test_emoji(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agree("emoji", datasets.load("emoji"), tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_imdb(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agree("imdb", datasets.load("imdb", root=real_data), tmp_path, monkeypatch)
