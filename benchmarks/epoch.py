@@ -1,6 +1,6 @@
 """One epoch of HGNN-IMA, forward and backward over the full graph: hgmm beside the style of the released code.
 
-Run ``python -m benchmarks.hgnn_ima_epoch --help``. Both providers get the same graph, features and weights; nothing is
+Run ``python -m benchmarks.epoch --help``. Both providers get the same graph, features and weights; nothing is
 timed before they give the same loss on a small graph in float64. The step is the training step without the optimiser:
 dropout on, batch normalisation in training mode, the mean of the fused and the modalities' cross-entropies.
 """
@@ -251,7 +251,7 @@ def _check_gate(names: list[str], config: EpochConfig) -> None:
 
 def _peak_in_fresh_process(name: str, config: EpochConfig) -> float:
     options = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(config).items()]
-    command = [sys.executable, "-m", "benchmarks.hgnn_ima_epoch", *options, "--providers", name, "--peak-only"]
+    command = [sys.executable, "-m", "benchmarks.epoch", *options, "--providers", name, "--peak-only"]
     root = Path(__file__).resolve().parents[1]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if result.returncode:

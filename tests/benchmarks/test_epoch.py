@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from benchmarks import hgnn_ima_epoch
-from benchmarks.hgnn_ima_epoch import EpochConfig, Provider, main, make_problem
+from benchmarks import epoch
+from benchmarks.epoch import EpochConfig, Provider, main, make_problem
 
 SMALL = ["--edges", "400", "--hidden", "8", "--heads", "2", "--layers", "1", "--in-size", "4", "--rounds", "2"]
 CONFIG = EpochConfig(edges=4000, hidden=8, heads=2, layers=2, modalities=2, degrees="uniform", in_size=4)
@@ -57,12 +57,12 @@ def test_measures_and_writes_rows(tmp_path: Path) -> None:
 
 
 def test_gate_stops_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = hgnn_ima_epoch.PROVIDERS["official-style"]
+    right = epoch.PROVIDERS["official-style"]
 
     def build(problem, weights, config):  # type: ignore[no-untyped-def]
         return right.build(problem, {**weights, "gcs.0.skip": weights["gcs.0.skip"] + 1e-3}, config)
 
-    monkeypatch.setitem(hgnn_ima_epoch.PROVIDERS, "wrong", Provider("benchmarks.official_style", build))
+    monkeypatch.setitem(epoch.PROVIDERS, "wrong", Provider("benchmarks.official_style", build))
     result = call("--providers", "wrong", "--json", str(tmp_path / "rows.jsonl"))
     assert result.exit_code == 1
     assert "providers disagree on the loss of a small graph: official-style" in result.output
@@ -71,14 +71,14 @@ def test_gate_stops_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest
 
 
 def test_gate_refuses_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = hgnn_ima_epoch.PROVIDERS["official-style"]
+    right = epoch.PROVIDERS["official-style"]
 
     def build(problem, weights, config):  # type: ignore[no-untyped-def]
         return right.build(
             problem, {**weights, "gcs.0.skip": torch.full_like(weights["gcs.0.skip"], torch.nan)}, config
         )
 
-    monkeypatch.setitem(hgnn_ima_epoch.PROVIDERS, "wrong", Provider("benchmarks.official_style", build))
+    monkeypatch.setitem(epoch.PROVIDERS, "wrong", Provider("benchmarks.official_style", build))
     result = call("--providers", "wrong")
     assert result.exit_code == 1
     assert "wrong nan" in result.output
@@ -86,7 +86,7 @@ def test_gate_refuses_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("modalities", [2, 3])
 def test_hgmm_agrees_with_the_baseline(modalities: int) -> None:
-    losses = hgnn_ima_epoch._gate_losses(
+    losses = epoch._gate_losses(
         ["hgmm", "official-style"],
         EpochConfig(edges=400, hidden=8, heads=2, layers=2, modalities=modalities, degrees="zipf", in_size=4),
     )
@@ -94,8 +94,8 @@ def test_hgmm_agrees_with_the_baseline(modalities: int) -> None:
 
 
 def test_named_but_missing_provider_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = hgnn_ima_epoch.PROVIDERS["official-style"]._replace(module="hgmm_not_there.official")
-    monkeypatch.setitem(hgnn_ima_epoch.PROVIDERS, "other", missing)
+    missing = epoch.PROVIDERS["official-style"]._replace(module="hgmm_not_there.official")
+    monkeypatch.setitem(epoch.PROVIDERS, "other", missing)
     result = call("--providers", "official-style,other")
     assert result.exit_code == 2
     assert "provider 'other' needs the module hgmm_not_there.official" in result.output
@@ -120,8 +120,8 @@ def test_folder_of_the_rows_must_exist(tmp_path: Path) -> None:
 
 
 def test_failing_memory_measurement_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = hgnn_ima_epoch.PROVIDERS["official-style"]
-    monkeypatch.setitem(hgnn_ima_epoch.PROVIDERS, "only-here", real)
+    real = epoch.PROVIDERS["official-style"]
+    monkeypatch.setitem(epoch.PROVIDERS, "only-here", real)
     result = call("--providers", "only-here")
     assert result.exit_code == 1
     assert "measuring the memory of only-here failed with exit status 2" in result.output
@@ -134,6 +134,6 @@ def test_loss_is_the_mean_of_all_cross_entropies() -> None:
             self.branch_logits = branch_logits
 
     labels = torch.tensor([0, 1])
-    alone = hgnn_ima_epoch._loss(Out(None), labels)
-    flat = hgnn_ima_epoch._loss(Out(torch.zeros(2, 1, 2)), labels)
+    alone = epoch._loss(Out(None), labels)
+    flat = epoch._loss(Out(torch.zeros(2, 1, 2)), labels)
     assert flat.item() == pytest.approx((alone.item() + torch.log(torch.tensor(2.0)).item()) / 2)
