@@ -1,4 +1,4 @@
-"""Times of interleaved steps, peak memory of a fresh process, and the rows that record them."""
+"""Times of interleaved steps on any device, peak memory of a fresh process, and the rows that record them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,39 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
-__all__ = ["MODES", "Row", "Times", "Timing", "environment", "interleaved", "peak_of", "summarise", "write_rows"]
+__all__ = [
+    "MODES",
+    "Forecast",
+    "Row",
+    "Times",
+    "Timing",
+    "backend",
+    "check_device",
+    "check_folder",
+    "environment",
+    "free_mib",
+    "interleaved",
+    "median_seconds",
+    "peak_in_fresh_process",
+    "peak_of",
+    "summarise",
+    "write_rows",
+]
 
 MODES = ("forward", "backward", "both")
 MIB = 2**20
@@ -58,10 +77,10 @@ class Times:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured case; a line of the JSON Lines file.
+    """One measured case; a line of the JSON Lines file, in which `sizes` and `extra` are spread out.
 
-    `peak_mib` is the peak resident memory of the whole step minus the resident memory before it, in a process of its
-    own; None for the modes that are only parts of a step.
+    `peak_mib` is the peak memory of the whole step minus the memory before it, in a process of its own: resident
+    memory, or on a GPU what torch has allocated there. None for the modes that are only parts of a step.
     """
 
     op: str
@@ -81,6 +100,35 @@ class Row:
     commit: str | None
     dirty: bool | None
     utc: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the line that is written."""
+        fields = asdict(self)
+        return {**fields.pop("sizes"), **fields.pop("extra"), **fields}
+
+
+class Forecast:
+    """Says beforehand that a case would not fit: what a provider needs grows in proportion to the size."""
+
+    # Below this the constant part would be taken for growth.
+    SMALLEST_MIB = 256.0
+
+    def __init__(self, margin: float) -> None:
+        self._margin = margin
+        self._per_unit: dict[str, float] = {}
+
+    def learn(self, provider: str, size: float, peak_mib: float) -> None:
+        """Note what a provider needed."""
+        if peak_mib >= self.SMALLEST_MIB:
+            self._per_unit[provider] = peak_mib / size
+
+    def reason(self, provider: str, size: float, free_mib: float) -> str | None:
+        """Return why a provider should not be tried, None if it may fit or nothing is known of it."""
+        need = self._margin * size * self._per_unit.get(provider, 0.0)
+        if need <= free_mib:
+            return None
+        return f"would need about {need / 1024:,.0f} GiB, and {free_mib / 1024:,.0f} are free"
 
 
 def summarise(seconds: Sequence[float]) -> Timing:
@@ -89,7 +137,69 @@ def summarise(seconds: Sequence[float]) -> Timing:
     return Timing(float(median), float(p20), float(p80))
 
 
-def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int) -> dict[str, Times]:
+def check_device(device: str) -> None:
+    """Refuse a device that is not here.
+
+    Raises
+    ------
+    click.BadParameter
+        Which is exit code 2.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        known = "cpu or cuda" if torch.cuda.is_available() else "cpu; torch sees no CUDA device here"
+        raise click.BadParameter(f"expected {known}, got {device!r}", param_hint="--device")
+
+
+def check_folder(path: Path | None) -> None:
+    """Refuse a file for the rows whose folder is absent, before anything is measured."""
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"folder {str(path.parent)!r} does not exist; create it", param_hint="--json")
+
+
+def free_mib(device: str = "cpu") -> float:
+    """Return the memory that is free on a device, in MiB."""
+    free: int = psutil.virtual_memory().available if device == "cpu" else torch.cuda.mem_get_info(device)[0]
+    return free / MIB
+
+
+def _synchronize(device: str) -> None:
+    # A GPU works on after the call that gave it work has returned.
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Let `name` be ``HGMM_BACKEND``; a backward pass stays with the backend of its forward pass."""
+    before = os.environ.get("HGMM_BACKEND")
+    os.environ["HGMM_BACKEND"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HGMM_BACKEND"]
+        else:
+            os.environ["HGMM_BACKEND"] = before
+
+
+def median_seconds(work: Callable[[], Any], *, rounds: int, warmup: int, device: str = "cpu") -> float:
+    """Return the median time of something that is measured beside the providers."""
+    seconds = []
+    for turn in range(warmup + rounds):
+        _synchronize(device)
+        start = time.perf_counter()
+        work()
+        _synchronize(device)
+        if turn >= warmup:
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int, device: str = "cpu") -> dict[str, Times]:
     """Time every provider once a round, in an order that rotates, so that drift of the machine meets all alike.
 
     Parameters
@@ -99,6 +209,8 @@ def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int) -> dict[
         backward is timed apart.
     rounds, warmup
         Measured rounds, and rounds before them that are thrown away.
+    device
+        Where the steps run; the clock is read when it has nothing left to do.
     """
     names = list(steps)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -106,10 +218,13 @@ def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int) -> dict[
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             gc.collect()
+            _synchronize(device)
             start = time.perf_counter()
             loss = steps[name]()
+            _synchronize(device)
             middle = time.perf_counter()
             _backward(loss)
+            _synchronize(device)
             end = time.perf_counter()
             del loss
             if turn >= warmup:
@@ -135,16 +250,39 @@ def _reset_peak_rss() -> None:
         _CLEAR_REFS.write_text(_RESET_PEAK)
 
 
-def peak_of(step: Step) -> float:
-    """Run one forward and backward; return the peak resident memory minus that before the step, in MiB.
+def peak_of(step: Step, device: str = "cpu") -> float:
+    """Run one forward and backward; return the peak memory minus that before the step, in MiB.
 
     Meant for a fresh process: memory that the allocator kept from earlier steps would hide what this one needs.
     """
     gc.collect()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+        allocated = torch.cuda.memory_allocated(device)
+        _backward(step())
+        return float(torch.cuda.max_memory_allocated(device) - allocated) / MIB
     _reset_peak_rss()
     before: int = psutil.Process().memory_info().rss
     _backward(step())
     return max(0.0, (_peak_rss_bytes() - before) / MIB)
+
+
+def peak_in_fresh_process(module: str, arguments: Sequence[str], provider: str) -> float:
+    """Run ``python -m module`` with arguments that make it print the result of `peak_of`, and return that.
+
+    Raises
+    ------
+    click.ClickException
+        With what the process said, if it failed.
+    """
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", module, *arguments]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise click.ClickException(
+            f"measuring the memory of {provider} failed with exit status {result.returncode}:\n{result.stderr.strip()}"
+        )
+    return float(result.stdout)
 
 
 def _git(*arguments: str) -> str | None:
@@ -165,12 +303,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def environment() -> dict[str, Any]:
-    """Say where and with what a measurement was made: the fields of `Row` from `device` on."""
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Say where and with what a measurement was made: the fields of `Row` from `device` to `utc`."""
     status = _git("status", "--porcelain")
-    versions = {name: metadata.version(name) for name in ("torch", "dgl", "numpy")}
+    found = {name: _version(name) for name in ("torch", "dgl", "numpy", "torch_geometric", "triton")}
+    found["cuda"] = None if device == "cpu" else torch.version.cuda
+    versions = {name: version for name, version in found.items() if version is not None}
     return {
-        "device": _processor(),
+        "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **versions},
         "commit": _git("rev-parse", "HEAD"),
@@ -181,9 +328,8 @@ def environment() -> dict[str, Any]:
 
 def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Write `rows` as JSON Lines; the file appears whole or not at all."""
-    text = "".join(
-        json.dumps(asdict(row) if isinstance(row, Row) else dict(row), sort_keys=True) + "\n" for row in rows
-    )
+    lines = (row.flat() if isinstance(row, Row) else dict(row) for row in rows)
+    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
         temporary = Path(file.name)
         try:
