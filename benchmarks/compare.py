@@ -1,4 +1,4 @@
-"""Compare two files of rows that `benchmarks.run` has written: the ratio of medians, case by case.
+"""Compare two files of rows of `benchmarks.run` or `benchmarks.epoch`: the ratio of medians, case by case.
 
 python -m benchmarks.compare before.jsonl after.jsonl
 """
@@ -12,11 +12,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+
+from benchmarks._table import make_console, make_table, print_table
 
 __all__ = ["KEY", "main", "ratios", "read_rows"]
 
-KEY = ("op", "provider", "mode", "dtype", "num_edges", "degrees", "M", "H", "D", "combine", "masked")
+KEY: tuple[str, ...] = ("op", "provider", "mode", "dtype", "num_edges", "degrees", "M", "H", "D", "combine", "masked")
+# What `benchmarks.epoch` varies besides.
+KEY += ("dataset", "source", "variant", "layers", "in_size", "classes", "seed")
 
 
 def read_rows(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -34,7 +37,7 @@ def read_rows(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
             rows[tuple(row.get(key) for key in KEY)] = {"median_ms": float(row["median_ms"]), **row}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise click.ClickException(
-                f"{path}, line {number}: expected a row of benchmarks.run with median_ms, got {line[:60]!r} ({error})"
+                f"{path}, line {number}: expected a row of a benchmark with median_ms, got {line[:60]!r} ({error})"
             ) from error
     return rows
 
@@ -45,6 +48,21 @@ def ratios(before: Path, after: Path) -> dict[tuple[Any, ...], float]:
     return {key: new[key]["median_ms"] / old[key]["median_ms"] for key in old if key in new}
 
 
+def _show(console: Console, found: dict[tuple[Any, ...], float]) -> None:
+    """Show the ratios by what differs between the cases, and what all have in common."""
+    columns = dict(zip(KEY, zip(*found, strict=True), strict=True))
+    # A provider has one dtype.
+    varied = [name for name in KEY if len(set(columns[name])) > 1 and name != "dtype"]
+    same = [
+        f"{name} {values[0]}" for name, values in columns.items() if len(set(values)) == 1 and values[0] is not None
+    ]
+    table = make_table(varied, ["ratio"])
+    for key, ratio in sorted(found.items(), key=lambda item: item[1]):
+        case = dict(zip(KEY, key, strict=True))
+        table.add_row(*(str(case[name]) for name in varied), f"{ratio:.3f}")
+    print_table(console, table, title="time after / time before", caption=", ".join(same))
+
+
 @click.command(help=__doc__)
 @click.argument("before", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("after", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -53,14 +71,8 @@ def main(before: Path, after: Path, fail_above: float | None) -> None:
     found = ratios(before, after)
     if not found:
         raise click.ClickException(f"{before} and {after} have no case in common; compare runs of the same sizes")
-    table = Table(title="time after / time before")
-    for name in KEY[:-2]:
-        table.add_column(name, no_wrap=True)
-    table.add_column("ratio", justify="right")
-    for key, ratio in sorted(found.items(), key=lambda item: item[1]):
-        table.add_row(*map(str, key[:-2]), f"{ratio:.3f}")
-    console = Console()
-    console.print(table)
+    console = make_console()
+    _show(console, found)
     mean = math.exp(sum(map(math.log, found.values())) / len(found))
     console.print(f"{len(found)} cases, geometric mean {mean:.3f}, worst {max(found.values()):.3f}")
     if fail_above is not None and max(found.values()) > fail_above:
