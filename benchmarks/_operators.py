@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -13,19 +11,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._measure import backend
 from hgmm import kernels
 from hgmm.dgl_compat import dgl
 from hgmm.graph.csc import build_csc
 from hgmm.typing import RelationCSC
 
-__all__ = ["DEGREES", "OPERATORS", "PROVIDERS", "Case", "Problem", "gather_seconds", "make_problem", "missing", "step"]
+__all__ = [
+    "BACKENDS",
+    "DEGREES",
+    "HALF",
+    "OPERATORS",
+    "Case",
+    "Problem",
+    "Trial",
+    "casts",
+    "draw_edges",
+    "gathers",
+    "make_problem",
+    "missing",
+    "missing_backend",
+    "trial",
+]
 
 OPERATORS = ("cross_modal_attention", "inter_node_attention", "neighbor_mean")
-PROVIDERS = ("hgmm-cpu", "hgmm-cpu-bf16", "hgmm-triton", "reference", "dgl", "pyg")
 DEGREES = ("uniform", "power")
 EDGES_PER_NODE = 10
 # Zipf weights rank^-0.75 on both sides, as many real relations have them.
 POWER = -0.75
+# Providers that are hgmm's own, and the implementation that each of them is.
+BACKENDS = {"hgmm-cpu": "cpu", "hgmm-cpu-bf16": "cpu", "hgmm-triton": "triton", "reference": "reference"}
+HALF = "hgmm-cpu-bf16"
+LEAVES = {
+    "cross_modal_attention": ("k", "q_node", "q_modal", "v"),
+    "inter_node_attention": ("k", "q", "v"),
+    "neighbor_mean": ("x",),
+}
 
 
 @dataclass(frozen=True)
@@ -59,107 +80,137 @@ class Problem(NamedTuple):
     grad: Tensor
 
 
-def make_problem(case: Case, dtype: torch.dtype = torch.float32) -> Problem:
-    """Draw a relation and its tensors: keys, queries (two for cross_modal_attention) and values, or rows."""
+class Trial(NamedTuple):
+    """What a provider makes of a problem.
+
+    Attributes
+    ----------
+    step : callable
+        Clears the gradients and runs the forward pass; gives the result and its gradient.
+    gradients : callable
+        Gives, after a backward pass, the gradients by name; the names are the same for all providers.
+    """
+
+    step: Callable[[], tuple[Tensor, Tensor]]
+    gradients: Callable[[], dict[str, Tensor]]
+
+
+def draw_edges(case: Case) -> tuple[Tensor, Tensor]:
+    """Draw both ends of every edge: (E,) each."""
     rng = np.random.default_rng(case.seed)
     n = case.num_nodes
     weights = np.ones(n) if case.degrees == "uniform" else np.arange(1, n + 1) ** POWER
     weights /= weights.sum()
     src, dst = (torch.from_numpy(rng.permutation(n)[rng.choice(n, case.num_edges, p=weights)]) for _ in range(2))
+    return src, dst
+
+
+def make_problem(case: Case, stored: torch.dtype = torch.float32) -> Problem:
+    """Draw a relation and its tensors: keys, queries (two for cross_modal_attention) and values, or rows.
+
+    Keys and values, or the rows, are rounded to what `stored` holds exactly.
+    """
+    n = case.num_nodes
+    src, dst = draw_edges(case)
     csc, _ = build_csc(src, dst, num_src=n, num_dst=n)
     csc = RelationCSC(*(x.to(case.device) for x in csc))
     draw = torch.Generator().manual_seed(case.seed)
-    count = {"cross_modal_attention": 4, "inter_node_attention": 3, "neighbor_mean": 1}[case.op]
+    count = len(LEAVES[case.op])
     shape = (n, case.M, case.H * case.D) if count == 1 else (n, case.M, case.H, case.D)
     # Logits of deviation one.
     leaves = [torch.randn(shape, generator=draw) * (1 if count == 1 else case.D**-0.25) for _ in range(count)]
+    leaves = [x if 0 < i < count - 1 else x.to(stored).float() for i, x in enumerate(leaves)]
     present = torch.rand(n, case.M, generator=draw) < 0.8 if case.masked else None
     return Problem(
         case,
         csc,
-        tuple(x.to(case.device, dtype).requires_grad_() for x in leaves),
+        tuple(x.to(case.device).requires_grad_() for x in leaves),
         None if present is None else present.to(case.device),
-        torch.randn(shape, generator=draw).to(case.device, dtype),
+        torch.randn(shape, generator=draw).to(case.device),
     )
 
 
 def missing(provider: str, case: Case) -> str | None:
-    """Return why a provider cannot run a case here, None if it can."""
+    """Return why a provider cannot run an operator here, None if it can."""
+    if provider == "official-style":
+        return "is a whole layer, no single operator"
     if provider in ("dgl", "pyg") and case.masked:
         return "has no presence mask"
     if provider == "dgl" and case.device != "cpu":
         return "DGL from PyPI has no CUDA"
     if provider == "dgl" and case.combine not in ("product", "sum"):
         return f"combine={case.combine} is not composed of its operators here"
+    if provider == "dgl":
+        return None
     if provider == "pyg":
         if find_spec("torch_geometric") is None:
             return "torch_geometric is not installed: pip install 'hgmm[pyg]'"
         return None if case.op != "cross_modal_attention" else "has no counterpart of this operator"
-    if provider == "hgmm-cpu-bf16" and case.op == "neighbor_mean":
+    if provider == HALF and case.op == "neighbor_mean":
         return "has no half storage apart from the result's"
-    backend = _BACKENDS.get(provider)
-    if backend is None:
-        return None
-    if (case.device == "cpu") != (backend == "cpu") and backend != "reference":
-        return f"does not run on {case.device}"
-    for candidate in kernels.OPERATORS[case.op]:
-        if candidate.name == backend:
+    return missing_backend(BACKENDS[provider], case.op, case.device)
+
+
+def missing_backend(name: str, op: str, device: str) -> str | None:
+    """Return why an implementation of an operator cannot run on a device, None if it can."""
+    if (device == "cpu") != (name == "cpu") and name != "reference":
+        return f"does not run on {device}"
+    for candidate in kernels.OPERATORS[op]:
+        if candidate.name == name:
             return "; ".join(candidate.unavailable_reasons()) or None
-    return f"{case.op} has no backend {backend}"
+    return f"{op} has no backend {name}"
 
 
-_BACKENDS = {"hgmm-cpu": "cpu", "hgmm-cpu-bf16": "cpu", "hgmm-triton": "triton", "reference": "reference"}
+def trial(provider: str, problem: Problem) -> Trial:
+    """Let a provider get ready: what it needs once, such as its own kind of graph, is not timed."""
+    leaves = _stored(problem) if provider == HALF else problem.leaves
+    forward = {"dgl": _dgl, "pyg": _pyg}[provider] if provider in ("dgl", "pyg") else _hgmm(BACKENDS[provider])
+    compute = forward(problem._replace(leaves=leaves))
 
-
-@contextmanager
-def _backend(name: str) -> Iterator[None]:
-    before = os.environ.get("HGMM_BACKEND")
-    os.environ["HGMM_BACKEND"] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HGMM_BACKEND"]
-        else:
-            os.environ["HGMM_BACKEND"] = before
-
-
-def step(provider: str, problem: Problem) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Return a function that clears the gradients and runs the forward pass; it gives result and its gradient."""
-    forward = _forward(provider, problem)
-
-    def run() -> tuple[Tensor, Tensor]:
-        for leaf in problem.leaves:
+    def step() -> tuple[Tensor, Tensor]:
+        for leaf in leaves:
             leaf.grad = None
-        return forward(), problem.grad
+        return compute(), problem.grad
 
-    return run
+    def gradients() -> dict[str, Tensor]:
+        named = zip(LEAVES[problem.case.op], leaves, strict=True)
+        return {name: leaf.grad.float() for name, leaf in named if leaf.grad is not None}
+
+    return Trial(step, gradients)
 
 
-def _forward(provider: str, problem: Problem) -> Callable[[], Tensor]:
-    if provider == "dgl":
-        return _dgl(problem)
-    if provider == "pyg":
-        return _pyg(problem)
-    backend, op = _BACKENDS[provider], problem.case.op
-    half = provider == "hgmm-cpu-bf16"
-    # Storing the rows is part of the step: their float32 originals are what a layer's projection gives.
-    stored = (lambda x: x.bfloat16()) if half else (lambda x: x)
-    csc, present, case = problem.csc, problem.present, problem.case
+def _stored(problem: Problem) -> tuple[Tensor, ...]:
+    """Give keys and values as the projection of a layer would hand them over: in bfloat16 already."""
+    k, *queries, v = problem.leaves
+    return (k.detach().bfloat16().requires_grad_(), *queries, v.detach().bfloat16().requires_grad_())
 
-    def run() -> Tensor:
-        with _backend(backend):
-            if op == "neighbor_mean":
-                return kernels.neighbor_mean(csc, problem.leaves[0], present=present)
-            if op == "inter_node_attention":
-                k, q, v = problem.leaves
-                return kernels.inter_node_attention(csc, stored(k), q, stored(v), present=present).out
-            k, q_node, q_modal, v = problem.leaves
-            return kernels.cross_modal_attention(
-                csc, stored(k), q_node, q_modal, stored(v), present=present, combine=case.combine
-            ).out
 
-    return run
+def casts(problem: Problem) -> dict[str, Callable[[], Any]]:
+    """Return what it costs to store keys and values in bfloat16 and to get their gradients back, by mode."""
+    k, *_, v = (x.detach() for x in problem.leaves)
+    halves = (k.bfloat16(), v.bfloat16())
+    return {
+        "forward": lambda: (k.bfloat16(), v.bfloat16()),
+        "backward": lambda: tuple(x.float() for x in halves),
+        "both": lambda: (k.bfloat16(), v.bfloat16(), *(x.float() for x in halves)),
+    }
+
+
+def _hgmm(name: str) -> Callable[[Problem], Callable[[], Tensor]]:
+    def forward(problem: Problem) -> Callable[[], Tensor]:
+        csc, leaves, present, case = problem.csc, problem.leaves, problem.present, problem.case
+
+        def run() -> Tensor:
+            with backend(name):
+                if case.op == "neighbor_mean":
+                    return kernels.neighbor_mean(csc, *leaves, present=present)
+                if case.op == "inter_node_attention":
+                    return kernels.inter_node_attention(csc, *leaves, present=present).out
+                return kernels.cross_modal_attention(csc, *leaves, present=present, combine=case.combine).out
+
+        return run
+
+    return forward
 
 
 def _dgl(problem: Problem) -> Callable[[], Tensor]:
@@ -207,20 +258,20 @@ def _pyg(problem: Problem) -> Callable[[], Tensor]:
     return run
 
 
-def gather_seconds(problem: Problem) -> Mapping[str, Callable[[], Any]]:
+def gathers(case: Case, csc: RelationCSC) -> list[Callable[[], Any]]:
     """Return ways to sum random rows of 2 F numbers over the same edges: the best is the honest ceiling."""
-    case, csc = problem.case, problem.csc
     table = torch.randn(case.num_nodes, 2 * case.M * case.H * case.D, device=case.device)
     bag = torch.nn.functional.embedding_bag
-    ways: dict[str, Callable[[], Any]] = {
-        "embedding_bag": lambda: bag(csc.indices, table, csc.indptr, mode="sum", include_last_offset=True)
-    }
-    if missing("hgmm-cpu", Case("neighbor_mean", *(case.num_edges, case.degrees, 1, 1, 1), device=case.device)) is None:
+    ways: list[Callable[[], Any]] = [
+        lambda: bag(csc.indices, table, csc.indptr, mode="sum", include_last_offset=True),
+    ]
+    own = "cpu" if case.device == "cpu" else "triton"
+    if missing_backend(own, "neighbor_mean", case.device) is None:
         rows = table.unsqueeze(1)
 
-        def own() -> Tensor:
-            with _backend("cpu"):
+        def neighbor_sum() -> Tensor:
+            with backend(own):
                 return kernels.neighbor_sum(csc, rows)
 
-        ways["neighbor_sum"] = own
+        ways.append(neighbor_sum)
     return ways

@@ -213,7 +213,8 @@ class OfficialStyleConv(nn.Module):
         weight = (nodes.mailbox["inter_modal"] * torch.softmax(logits, 1)).sum(-1)
         if self.variant.combine != "b1":
             pairs = torch.combinations(torch.arange(self.num_modalities), 2)
-            gaps = (logits[..., pairs[:, 0]] - logits[..., pairs[:, 1]]).abs().mean(-1)
+            # One modality disagrees with none.
+            gaps = (logits[..., pairs[:, 0]] - logits[..., pairs[:, 1]]).abs().sum(-1) / max(1, len(pairs))
             modulation = torch.softmax(-gaps, 1)
             weight = weight * modulation if self.variant.combine == "product" else weight + modulation
             weight = torch.softmax(weight, 1)

@@ -1,4 +1,4 @@
-"""Time one operator of hgmm beside the same operator composed of other libraries' parts.
+"""Time one operator or layer of hgmm beside the same composed of other libraries' parts.
 
     python -m benchmarks.run cross_modal_attention --sizes 1e5-3x4x16 --providers hgmm-cpu,dgl
 
@@ -10,33 +10,58 @@ each. `--json` writes one line a provider and mode.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
+from click.core import ParameterSource
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks._measure import MODES, Row, Times, environment, interleaved, peak_of, summarise, write_rows
-from benchmarks._operators import DEGREES, OPERATORS, PROVIDERS, Case, gather_seconds, make_problem, missing, step
+from benchmarks import _layers, _operators
+from benchmarks._layers import LAYERS
+from benchmarks._measure import (
+    MODES,
+    Forecast,
+    Row,
+    Times,
+    check_device,
+    check_folder,
+    environment,
+    free_mib,
+    interleaved,
+    median_seconds,
+    peak_in_fresh_process,
+    peak_of,
+    summarise,
+    write_rows,
+)
+from benchmarks._operators import BACKENDS, DEGREES, HALF, OPERATORS, Case, Trial, casts, gathers
+from benchmarks._table import figure, make_console, make_table, print_table
 from hgmm.errors import unknown_name
 
-__all__ = ["check_gate", "main", "parse_size"]
+__all__ = ["PROVIDERS", "check_gate", "main", "measure", "parse_size"]
 
-BASE = "hgmm-cpu"
+PROVIDERS = (*BACKENDS, "dgl", "pyg", "official-style")
+# The ratio of the table is to the first of these that runs.
+BASES = ("hgmm-cpu", "hgmm-triton")
 DEFAULT_SIZES = "1e5-3x4x16,1e5-3x4x32,1e6-3x4x16,1e6-3x4x32"
 LARGE_SIZES = "1e7-3x4x16"
+ALL_EDGES = ("1e5", "1e6")
+LARGE_EDGES = ("1e7",)
+ALL_SHAPES = tuple(f"{m}x{heads}" for m, heads in product((1, 2, 3), ("4x16", "8x8", "4x32")))
 GATE_EDGES = 2_000
 # Norm of the error over the norm: float32 sums of some hundreds, and gradients that are stored in bfloat16.
 GATE_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
+# A gradient that is zero but for rounding (one modality leaves its inter-modal softmax nothing to decide) is compared
+# with this share of the largest.
+GATE_FLOOR = 1e-3
 WARMUP = 1
+# The inputs, which the peak leaves out, are about as large as what the leanest provider needs on top.
+MEMORY_MARGIN = 2.0
 
 
 def parse_size(text: str) -> dict[str, int]:
@@ -45,7 +70,7 @@ def parse_size(text: str) -> dict[str, int]:
         edges, shape = text.strip().rsplit("-", 1)
         M, H, D = map(int, shape.split("x"))
         num_edges = int(float(edges))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"expected EDGES-MxHxD, for example 1e6-3x4x16, got {text!r}", param_hint="--sizes"
         ) from None
@@ -54,18 +79,38 @@ def parse_size(text: str) -> dict[str, int]:
     return {"num_edges": num_edges, "M": M, "H": H, "D": D}
 
 
+def _kind(op: str) -> Any:
+    """Return the module that makes problems of an operator or a layer and lets providers run them."""
+    return _layers if op in LAYERS else _operators
+
+
 def _dtype(provider: str) -> str:
-    return "bfloat16" if provider.endswith("bf16") else "float32"
+    return "bfloat16" if provider == HALF else "float32"
 
 
-def _results(provider: str, case: Case, stored: str = "float32") -> list[torch.Tensor]:
-    problem = make_problem(case)
-    for leaf in (problem.leaves[0], problem.leaves[-1]):
-        # Keys and values that bfloat16 holds exactly: rounding them moves results, which is no mistake of a provider.
-        leaf.data = leaf.data.to(getattr(torch, stored)).float()
-    out, grad = step(provider, problem)()
+def _trials(providers: list[str], case: Case, stored: str = "float32") -> tuple[Any, dict[str, Trial]]:
+    kind = _kind(case.op)
+    problem = kind.make_problem(case, getattr(torch, stored))
+    return problem, {name: kind.trial(name, problem) for name in providers}
+
+
+def _results(provider: str, case: Case, stored: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    trial = _trials([provider], case, stored)[1][provider]
+    out, grad = trial.step()
     torch.autograd.backward(out, grad)
-    return [out.detach(), *(x.grad for x in problem.leaves if x.grad is not None)]
+    return out.detach(), trial.gradients()
+
+
+def _errors(provider: str, case: Case) -> Iterator[tuple[str, float]]:
+    """Yield the norm of the error over the norm, for the result and each gradient."""
+    # What bfloat16 holds exactly for both: rounding moves results, which is no mistake of a provider.
+    (out, found), (expected_out, expected) = (
+        _results(name, case, _dtype(provider)) for name in (provider, "reference")
+    )
+    yield "result", float((out - expected_out).norm() / expected_out.norm())
+    floor = GATE_FLOOR * max(float(grad.norm()) for grad in expected.values())
+    for name, grad in expected.items():
+        yield f"gradient of {name}", float((found[name] - grad).norm()) / max(float(grad.norm()), floor)
 
 
 def check_gate(providers: list[str], case: Case) -> None:
@@ -77,13 +122,9 @@ def check_gate(providers: list[str], case: Case) -> None:
         Naming the provider, what differs and by how much.
     """
     small = replace(case, num_edges=min(case.num_edges, GATE_EDGES))
-    names = ["result", "gradient 1", "gradient 2", "gradient 3", "gradient 4"]
     for provider in providers:
-        stored = _dtype(provider)
-        limit = GATE_TOLERANCE[stored]
-        pairs = zip(names, _results(provider, small, stored), _results("reference", small, stored), strict=False)
-        for name, x, y in pairs:
-            error = float((x - y).norm() / y.norm())
+        limit = GATE_TOLERANCE[_dtype(provider)]
+        for name, error in _errors(provider, small):
             if not error <= limit:
                 raise click.ClickException(
                     f"{provider} disagrees with the reference: {name} by {error:.2g} of its norm, at most "
@@ -91,50 +132,31 @@ def check_gate(providers: list[str], case: Case) -> None:
                 )
 
 
-def _peak_in_fresh_process(provider: str, case: Case) -> float:
-    command = [sys.executable, "-m", "benchmarks.run", case.op, "--peak-of", provider, json.dumps(asdict(case))]
-    root = Path(__file__).resolve().parents[1]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise click.ClickException(
-            f"measuring the memory of {provider} failed with exit status {result.returncode}:\n{result.stderr.strip()}"
-        )
-    return float(result.stdout)
-
-
 def _peak(provider: str, case: Case) -> float:
     # Thread pools and lazily loaded code belong to the process, not to the step.
-    _results(provider, replace(case, num_edges=min(case.num_edges, GATE_EDGES)))
-    return peak_of(step(provider, make_problem(case)))
-
-
-def _best_seconds(ways: Mapping[str, Callable[[], Any]], rounds: int) -> float:
-    """Return the smallest median of several ways to do the same."""
-    medians = []
-    for way in ways.values():
-        seconds = []
-        for turn in range(rounds + WARMUP):
-            start = time.perf_counter()
-            way()
-            if turn >= WARMUP:
-                seconds.append(time.perf_counter() - start)
-        medians.append(float(np.median(seconds)))
-    return min(medians)
+    _results(provider, replace(case, num_edges=min(case.num_edges, GATE_EDGES)), "float32")
+    return peak_of(_trials([provider], case)[1][provider].step, case.device)
 
 
 def measure(case: Case, providers: list[str], rounds: int, *, peaks: bool) -> list[dict[str, Any]]:
     """Time the providers on one case and return a row for each of them and each mode."""
     check_gate(providers, case)
-    memory = {name: _peak_in_fresh_process(name, case) if peaks else None for name in providers}
-    problem = make_problem(case)
-    times = interleaved({name: step(name, problem) for name in providers}, rounds=rounds, warmup=WARMUP)
-    # Bytes of keys and values, or rows, that each edge must read.
-    gathered = case.M * case.H * case.D * 4 * (1 if case.op == "neighbor_mean" else 2)
-    seconds = _best_seconds(gather_seconds(problem), rounds)
+    memory = {}
+    for name in providers if peaks else []:
+        arguments = [case.op, "--peak-of", name, json.dumps(asdict(case))]
+        memory[name] = peak_in_fresh_process("benchmarks.run", arguments, name)
+    clock: dict[str, Any] = {"rounds": rounds, "warmup": WARMUP, "device": case.device}
+    problem, trials = _trials(providers, case)
+    times = interleaved({name: trial.step for name, trial in trials.items()}, **clock)
+    seconds = min(median_seconds(way, **clock) for way in gathers(case, problem.csc))
     bandwidth = case.num_edges * case.M * case.H * case.D * 8 / seconds
-    place = environment()
+    # A layer stores them itself, within its time.
+    wanted = HALF in providers and case.op in OPERATORS
+    cast_ms = {mode: 1e3 * median_seconds(cast, **clock) for mode, cast in casts(problem).items()} if wanted else {}
+    place = environment(case.device)
     return [
-        _row(case, name, mode, times[name], memory[name], rounds, gathered, bandwidth, place)
+        _row(case, name, mode, times[name], memory.get(name), rounds, bandwidth, place).flat()
+        | ({"cast_ms": cast_ms[mode]} if name == HALF and cast_ms else {})
         for name in providers
         for mode in MODES
     ]
@@ -147,60 +169,54 @@ def _row(
     times: Times,
     peak: float | None,
     rounds: int,
-    gathered: int,
     bandwidth: float,
     place: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> Row:
     timing = summarise(times.of(mode))
-    seconds = timing.median_ms / 1e3
-    row = Row(
+    dtype = _dtype(provider)
+    edges_per_s = case.num_edges / (timing.median_ms / 1e3)
+    extra = {"edges_per_s": edges_per_s, "gather_gb_per_s": bandwidth / 1e9}
+    if mode == MODES[0]:
+        # Of keys and values, or rows, that each edge must read.
+        numbers = case.M * case.H * case.D * (1 if case.op == "neighbor_mean" else 2)
+        rate = edges_per_s * numbers * (2 if dtype == "bfloat16" else 4)
+        extra |= {"gathered_gb_per_s": rate / 1e9, "share_of_gather": rate / bandwidth}
+    return Row(
         op=case.op,
         provider=provider,
         mode=mode,
-        dtype=_dtype(provider),
+        dtype=dtype,
         sizes={key: value for key, value in asdict(case).items() if key not in ("op", "device")},
         **timing._asdict(),
         peak_mib=peak if mode == MODES[-1] else None,
         warmup=WARMUP,
         rounds=rounds,
-        **{**place, "device": place["device"] if case.device == "cpu" else torch.cuda.get_device_name(case.device)},
+        **place,
+        extra=extra,
     )
-    flat = asdict(row)
-    flat |= flat.pop("sizes")
-    flat["edges_per_s"] = case.num_edges / seconds
-    flat["gather_gb_per_s"] = bandwidth / 1e9
-    if mode == "forward":
-        rate = case.num_edges * gathered / (2 if row.dtype == "bfloat16" else 1) / seconds
-        flat["gathered_gb_per_s"] = rate / 1e9
-        flat["share_of_gather"] = rate / bandwidth
-    return flat
 
 
-def _table(case: Case, rows: list[dict[str, Any]]) -> Table:
+def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
+    """Print the rows of one case as a table."""
     title = f"{case.op}, {case.num_edges:,} edges, {case.degrees} degrees, M x H x D = {case.M} x {case.H} x {case.D}"
     first = rows[0]
+    base = next((name for name in BASES if any(row["provider"] == name for row in rows)), None)
     caption = f"{first['device']}, {first['threads']} threads; random rows: {first['gather_gb_per_s']:.1f} GB/s"
-    table = Table(title=title, caption=caption)
-    for name in ("provider", "mode"):
-        table.add_column(name, no_wrap=True)
-    for name in ("median ms", "p20", "p80", "peak MiB", "M edges/s", "of gather", f"/ {BASE}"):
-        table.add_column(name, justify="right")
-    base = {row["mode"]: row["median_ms"] for row in rows if row["provider"] == BASE}
+    caption += f"; base: {base}" if base else ""
+    figures = ["median\nms", "p20\nms", "p80\nms", "peak\nMiB", "Medges\n/s", "GB/s", "of\ngather", "/ base"]
+    table = make_table(["provider", "mode"], figures if base else figures[:-1])
+    medians = {row["mode"]: row["median_ms"] for row in rows if row["provider"] == base}
     for row in rows:
-        peak, share = row["peak_mib"], row.get("share_of_gather")
-        table.add_row(
-            row["provider"],
-            row["mode"],
-            *(f"{row[key]:,.1f}" for key in ("median_ms", "p20_ms", "p80_ms")),
-            "" if peak is None else f"{peak:,.0f}",
-            f"{row['edges_per_s'] / 1e6:,.1f}",
-            "" if share is None else f"{share:.2f}",
-            f"{row['median_ms'] / base[row['mode']]:.2f}" if base else "",
-        )
-    return table
+        cells = [row["median_ms"], row["p20_ms"], row["p80_ms"], row["peak_mib"], row["edges_per_s"] / 1e6]
+        cells += [row.get("gathered_gb_per_s"), row.get("share_of_gather")]
+        cells += [row["median_ms"] / medians[row["mode"]]] if base else []
+        name = row["provider"] if row["mode"] == MODES[0] else ""
+        table.add_row(name, row["mode"], *map(figure, cells))
+    print_table(console, table, title=title, caption=caption)
 
 
 def _chosen(named: str | None, case: Case, console: Console) -> list[str]:
+    missing = _kind(case.op).missing
     if named is None:
         reasons = {name: missing(name, case) for name in PROVIDERS}
         for name, reason in reasons.items():
@@ -217,15 +233,48 @@ def _chosen(named: str | None, case: Case, console: Console) -> list[str]:
     return names
 
 
+def _sizes(sizes: str, *, all_sizes: bool, large: bool) -> list[dict[str, int]]:
+    if not all_sizes:
+        return [parse_size(size) for size in (f"{sizes},{LARGE_SIZES}" if large else sizes).split(",")]
+    if click.get_current_context().get_parameter_source("sizes") is not ParameterSource.DEFAULT:
+        raise click.BadParameter("takes the place of --sizes; leave one of them out", param_hint="--all-sizes")
+    edges = ALL_EDGES + LARGE_EDGES if large else ALL_EDGES
+    return [parse_size(f"{number}-{shape}") for number, shape in product(edges, ALL_SHAPES)]
+
+
+def _measure_all(
+    cases: list[Case], providers: list[str], rounds: int, *, peaks: bool, console: Console
+) -> Iterator[list[dict[str, Any]]]:
+    forecast = Forecast(MEMORY_MARGIN)
+    for case in cases:
+        size = case.num_edges * case.M * case.H * case.D
+        fitting = []
+        for name in providers:
+            reason = forecast.reason(name, size, free_mib(case.device))
+            if reason is None:
+                fitting.append(name)
+            else:
+                console.print(f"skipped at {case.num_edges:,} edges, {case.M} x {case.H} x {case.D}: {name} {reason}")
+        if fitting:
+            rows = measure(case, fitting, rounds, peaks=peaks)
+            for row in rows:
+                forecast.learn(row["provider"], size, row["peak_mib"] or 0.0)
+            show(console, case, rows)
+            yield rows
+
+
 @click.command(help=__doc__)
-@click.argument("op", type=click.Choice(OPERATORS))
+@click.argument("op", type=click.Choice(OPERATORS + LAYERS))
 @click.option("--sizes", default=DEFAULT_SIZES, show_default=True, help="Comma-separated EDGES-MxHxD.")
-@click.option("--large", is_flag=True, help=f"Also {LARGE_SIZES}.")
+@click.option(
+    "--all-sizes", is_flag=True, help=f"All of {', '.join(ALL_EDGES)} edges with {', '.join(ALL_SHAPES)} instead."
+)
+@click.option("--large", is_flag=True, help=f"Also {LARGE_SIZES}, or all shapes with {', '.join(LARGE_EDGES)} edges.")
 @click.option("--degrees", default=",".join(DEGREES), show_default=True, help="Comma-separated.")
 @click.option("--providers", "named", help="Comma-separated; default: all that run here.")
 @click.option("--combine", default="product", show_default=True, help="Row of cross_modal_attention's table.")
 @click.option("--masked", is_flag=True, help="A fifth of the modalities absent.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--no-memory", is_flag=True, help="Leave out peak memory.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON Lines here.")
@@ -233,6 +282,7 @@ def _chosen(named: str | None, case: Case, console: Console) -> list[str]:
 def main(
     op: str,
     sizes: str,
+    all_sizes: bool,
     large: bool,
     degrees: str,
     named: str | None,
@@ -248,24 +298,22 @@ def main(
         provider, case = peak_of
         click.echo(_peak(provider, Case(**json.loads(case))))
         return
-    if json_path is not None and not json_path.parent.is_dir():
-        raise click.BadParameter(f"folder {str(json_path.parent)!r} does not exist; create it", param_hint="--json")
+    check_folder(json_path)
+    check_device(device)
     names = [name.strip() for name in degrees.split(",")]
     for name in names:
         if name not in DEGREES:
             raise click.BadParameter(unknown_name("degrees", name, DEGREES), param_hint="--degrees")
-    parsed = [parse_size(size) for size in (f"{sizes},{LARGE_SIZES}" if large else sizes).split(",")]
     cases = [
         Case(op, degrees=name, combine=combine, masked=masked, device=device, **size)
-        for size in parsed
+        for size in _sizes(sizes, all_sizes=all_sizes, large=large)
         for name in names
     ]
-    console = Console()
+    console = make_console()
     providers = _chosen(named, cases[0], console)
     rows: list[dict[str, Any]] = []
-    for case in cases:
-        rows += measure(case, providers, rounds, peaks=not no_memory)
-        console.print(_table(case, rows[-len(providers) * len(MODES) :]))
+    for more in _measure_all(cases, providers, rounds, peaks=not no_memory, console=console):
+        rows += more
         # Written after each case: a long run that is stopped keeps what it has.
         if json_path is not None:
             write_rows(json_path, rows)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._layers import LAYERS
 from benchmarks._operators import OPERATORS as TIMED
-from hgmm import kernels, settings
+from hgmm import kernels, nn, settings
 from hgmm.kernels import OPERATORS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -22,6 +23,12 @@ def test_every_folder_with_a_contract_is_an_operator() -> None:
 
 def test_every_operator_has_a_benchmark() -> None:
     assert set(TIMED) == set(OPERATORS)
+
+
+def test_a_layer_with_a_benchmark_is_a_layer() -> None:
+    assert LAYERS
+    assert {layer.title().replace("_", "") for layer in LAYERS} <= set(nn.__all__)
+    assert not set(LAYERS) & set(OPERATORS)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
