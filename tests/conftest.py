@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Read when Triton is imported: without a GPU its kernels run in Python, on tensors of the processor.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from hgmm.dgl_compat import dgl
 from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 

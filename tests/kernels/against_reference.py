@@ -95,7 +95,7 @@ def gradients(results: Results, leaves: Sequence[Tensor], seed: int = 2) -> list
             factor = torch.randn(x.shape, generator=rng, dtype=torch.float64).bfloat16()
             if x.requires_grad:
                 outputs.append(x)
-                factors.append(factor.to(x.dtype))
+                factors.append(factor.to(x))
     if not outputs:
         return [torch.zeros_like(x) for x in leaves]
     return list(torch.autograd.grad(outputs, leaves, factors, allow_unused=True, materialize_grads=True))
@@ -108,13 +108,15 @@ def near(actual: Tensor, expected: Tensor, dtype: torch.dtype, *, factor: float 
     torch.testing.assert_close(actual.double(), expected.double(), rtol=rtol, atol=atol * max(1.0, largest))
 
 
-def equals_reference(run: Callable[..., Results], leaves: Sequence[Tensor], *, factor: float = 1.0) -> None:
-    """Run the ``cpu`` backend on `leaves` and the reference on the same numbers in float64, and compare all there is.
+def equals_reference(
+    run: Callable[..., Results], leaves: Sequence[Tensor], *, factor: float = 1.0, name: str = "cpu"
+) -> None:
+    """Run the backend `name` on `leaves` and the reference on the same numbers in float64, and compare all there is.
 
     `run` maps leaves to results; it gets float64 leaves for the reference and casts what else it needs.
     """
     wide = [x.detach().double().requires_grad_() for x in leaves]
-    with backend("cpu"):
+    with backend(name):
         actual = run(*leaves)
         actual_grads = gradients(actual, leaves)
     with backend("reference"):

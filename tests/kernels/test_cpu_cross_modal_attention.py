@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -17,7 +16,6 @@ from hgmm.typing import RelationCSC
 from tests.kernels.against_reference import (
     SIZES,
     STORAGES,
-    Results,
     backend,
     equals_reference,
     gradients,
@@ -31,20 +29,14 @@ from tests.kernels.against_reference import (
 )
 from tests.kernels.cases import CASES, Case, generator, node_tensors, presence, relation
 from tests.kernels.pairwise import pairwise
+from tests.kernels.problems import CROSS_MODAL, ROWS
+from tests.kernels.problems import cross_modal_call as call
+from tests.kernels.problems import cross_modal_leaves as leaves_of
 from tests.tolerances import TOLERANCE
 
-ROWS = ("product", "sum", "b1", "poster", "sharp")
-UNIFORM = ((False, False), (True, False), (False, True), (True, True))
 GRAPHS = {**CASES, "random": random_case()}
-SWITCHES: dict[str, Any] = {
-    "combine": ROWS,
-    "align": (True, False),
-    "uniform": UNIFORM,
-    "present": ("none", "all", "some"),
-    "weighted": (False, True),
-}
 AXES: dict[str, Any] = {
-    **SWITCHES,
+    **CROSS_MODAL,
     "graph": tuple(GRAPHS),
     **SIZES,
     "storage": tuple(STORAGES),
@@ -55,44 +47,6 @@ AXES: dict[str, Any] = {
 }
 
 
-def leaves_of(case: Case, storage: str, *, M: int, H: int, D: int) -> list[Tensor]:
-    kv, q = STORAGES[storage]
-    k, q_node, q_modal, v = (x.detach() for x in node_tensors(case, "sdds", M=M, H=H, D=D))
-    scale = D**-0.5
-    tensors = (k.to(kv), (q_node * scale).to(q), (q_modal * scale).to(q), v.to(kv))
-    return [x.requires_grad_() for x in tensors]
-
-
-def call(
-    case: Case,
-    *,
-    M: int,
-    combine: str,
-    align: bool = True,
-    uniform: tuple[bool, bool] = (False, False),
-    present: str = "some",
-    weighted: bool = True,
-    index: torch.dtype = torch.int32,
-) -> Callable[..., Results]:
-    csc, mask = relation(case, index), presence(case, present, M=M)
-    weight = torch.rand(case.num_src, M, generator=generator(4)).bfloat16() if weighted else None
-
-    def run(*x: Tensor) -> Results:
-        return cross_modal_attention(
-            csc,
-            *x,
-            present=mask,
-            lambda_weight=None if weight is None else weight.to(x[1].dtype),
-            combine=combine,
-            align=align,
-            gamma=0.7,
-            uniform_nodes=uniform[0],
-            uniform_modalities=uniform[1],
-        )
-
-    return run
-
-
 @pytest.mark.parametrize("row", pairwise(AXES), ids=name_of)
 def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     use_isa(row["isa"], monkeypatch)
@@ -100,7 +54,7 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
     leaves = leaves_of(case, row["storage"], **sizes)
     if not row["contiguous"]:
         leaves = [strided(x) for x in leaves]
-    switches = {name: row[name] for name in (*SWITCHES, "index")}
+    switches = {name: row[name] for name in (*CROSS_MODAL, "index")}
     with threads(row["threads"]):
         equals_reference(call(case, M=row["M"], **switches), leaves)
 
@@ -111,7 +65,7 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("combine", ROWS)
 def test_every_switch_equals_the_reference(combine: str, graph: str, storage: str, isa: str) -> None:
     case = GRAPHS[graph]
-    for values in product(*(SWITCHES[name] for name in SWITCHES if name != "combine")):
+    for values in product(*(CROSS_MODAL[name] for name in CROSS_MODAL if name != "combine")):
         switches = dict(zip(("align", "uniform", "present", "weighted"), values, strict=True))
         equals_reference(call(case, M=3, combine=combine, **switches), leaves_of(case, storage, M=3, H=2, D=5))
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -27,19 +26,16 @@ from tests.kernels.against_reference import (
     threads,
     use_isa,
 )
-from tests.kernels.cases import CASES, Case, generator, node_tensors, presence, relation
+from tests.kernels.cases import CASES, node_tensors, presence, relation
 from tests.kernels.pairwise import pairwise
+from tests.kernels.problems import INTER_NODE, SEED
+from tests.kernels.problems import inter_node_call as call
+from tests.kernels.problems import inter_node_leaves as leaves_of
 from tests.tolerances import TOLERANCE
 
-SEED = torch.tensor(-(2**40) - 17)
 GRAPHS = {**CASES, "random": random_case()}
-SWITCHES: dict[str, Any] = {
-    "present": ("none", "all", "some"),
-    "biased": (False, True),
-    "dropout": (0.0, 0.4),
-}
 AXES: dict[str, Any] = {
-    **SWITCHES,
+    **INTER_NODE,
     "graph": tuple(GRAPHS),
     **SIZES,
     "storage": tuple(STORAGES),
@@ -48,26 +44,6 @@ AXES: dict[str, Any] = {
     "threads": (1, 2),
     "isa": ("portable", "avx2"),
 }
-
-
-def leaves_of(case: Case, storage: str, *, M: int, H: int, D: int, biased: bool = False) -> list[Tensor]:
-    kv, q_dtype = STORAGES[storage]
-    k, q, v = (x.detach() for x in node_tensors(case, "sds", M=M, H=H, D=D))
-    tensors = [k.to(kv), (q * D**-0.5).to(q_dtype), v.to(kv)]
-    if biased:
-        tensors.append(torch.randn(len(case.src), M, H, generator=generator(7)).to(q_dtype))
-    return [x.requires_grad_() for x in tensors]
-
-
-def call(
-    case: Case, *, M: int, present: str = "some", dropout: float = 0.0, index: torch.dtype = torch.int32
-) -> Callable[..., Results]:
-    csc, mask = relation(case, index), presence(case, present, M=M)
-
-    def run(k: Tensor, q: Tensor, v: Tensor, bias: Tensor | None = None) -> Results:
-        return inter_node_attention(csc, k, q, v, present=mask, edge_bias=bias, dropout=dropout, seed=SEED)
-
-    return run
 
 
 @pytest.mark.parametrize("row", pairwise(AXES), ids=name_of)
@@ -87,7 +63,7 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_switch_equals_the_reference(graph: str, storage: str, isa: str) -> None:
     case = GRAPHS[graph]
-    for present, biased, dropout in product(*SWITCHES.values()):
+    for present, biased, dropout in product(*INTER_NODE.values()):
         leaves = leaves_of(case, storage, M=3, H=2, D=5, biased=biased)
         equals_reference(call(case, M=3, present=present, dropout=dropout), leaves)
 

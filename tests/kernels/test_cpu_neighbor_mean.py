@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from hgmm.kernels import neighbor_mean, neighbor_sum
+from hgmm.kernels import neighbor_mean
 from hgmm.kernels.neighbor_mean import cpu
 from tests.kernels.against_reference import (
     SIZES,
-    STORAGES,
-    Results,
     backend,
     equals_reference,
     gradients,
@@ -26,46 +22,22 @@ from tests.kernels.against_reference import (
 )
 from tests.kernels.cases import CASES, Case, generator, presence, relation
 from tests.kernels.pairwise import pairwise
+from tests.kernels.problems import FUNCTIONS, NEIGHBOR_DTYPES, NEIGHBORS
+from tests.kernels.problems import neighbor_call as call
+from tests.kernels.problems import neighbor_leaves as leaves_of
 
 GRAPHS = {**CASES, "random": random_case()}
-FUNCTIONS = {"sum": neighbor_sum, "mean": neighbor_mean}
-DTYPES = {name: dtype for name, (dtype, other) in STORAGES.items() if dtype == other}
-SWITCHES: dict[str, Any] = {
-    "function": tuple(FUNCTIONS),
-    "present": ("none", "all", "some"),
-    "weight": ("none", "edge", "modality"),
-}
 AXES: dict[str, Any] = {
-    **SWITCHES,
+    **NEIGHBORS,
     "graph": tuple(GRAPHS),
     "M": (*SIZES["M"], 9),
     "D": SIZES["D"],
-    "dtype": tuple(DTYPES),
+    "dtype": tuple(NEIGHBOR_DTYPES),
     "index": (torch.int32, torch.int64),
     "contiguous": (True, False),
     "threads": (1, 2),
     "isa": ("portable", "avx2"),
 }
-
-
-def leaves_of(case: Case, dtype: str, weight: str, *, M: int, D: int) -> list[Tensor]:
-    """Features, and positive weights, so that no mean divides by what is left of a cancellation."""
-    tensors = [torch.randn(case.num_src, M, D, generator=generator(1), dtype=torch.float64)]
-    if weight != "none":
-        shape = (len(case.src),) if weight == "edge" else (len(case.src), M)
-        tensors.append(torch.rand(shape, generator=generator(2), dtype=torch.float64) + 0.1)
-    return [x.to(DTYPES[dtype]).requires_grad_() for x in tensors]
-
-
-def call(
-    case: Case, *, M: int, function: str, present: str = "some", index: torch.dtype = torch.int32
-) -> Callable[..., Results]:
-    csc, mask = relation(case, index), presence(case, present, M=M)
-
-    def run(x: Tensor, weight: Tensor | None = None) -> Results:
-        return (FUNCTIONS[function](csc, x, present=mask, edge_weight=weight),)
-
-    return run
 
 
 @pytest.mark.parametrize("row", pairwise(AXES), ids=name_of)
@@ -81,17 +53,17 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", NEIGHBOR_DTYPES)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_switch_equals_the_reference(graph: str, dtype: str, isa: str) -> None:
     case = GRAPHS[graph]
-    for function, present, weight in product(*SWITCHES.values()):
+    for function, present, weight in product(*NEIGHBORS.values()):
         leaves = leaves_of(case, dtype, weight, M=3, D=5)
         equals_reference(call(case, M=3, function=function, present=present), leaves)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", NEIGHBOR_DTYPES)
 @pytest.mark.parametrize("M", SIZES["M"])
 def test_every_size_equals_the_reference(M: int, dtype: str, isa: str) -> None:
     case = GRAPHS["random"]

@@ -1,0 +1,65 @@
+"""The Triton kernels in tests: on a GPU if there is one, else in Triton's interpreter on tensors of the processor.
+
+The interpreter takes a second for a hundred edges, so graphs are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from hgmm.kernels import _triton
+from hgmm.kernels._checks import HALF_DTYPES
+from tests.kernels.against_reference import Results, equals_reference, random_case
+from tests.kernels.cases import CASES, Case
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Degrees around the sizes of tiles, for destinations; sources have about five each.
+_DEGREES = (0, 1, 3, 4, 5, 8, 9, 17)
+TILES = Case(
+    tuple(range(sum(_DEGREES))),
+    tuple(i for i, degree in enumerate(_DEGREES) for _ in range(degree)),
+    sum(_DEGREES),
+    len(_DEGREES),
+)
+GRAPHS = {
+    **{name: CASES[name] for name in ("plain", "parallel-edges", "hub")},
+    "random": random_case(12, 9, 40),
+    "tiles": TILES._replace(src=tuple(i % 11 for i in TILES.src), num_src=11),
+}
+EMPTY = [case for name, case in CASES.items() if name.startswith("no-")]
+SIZES = {"M": (1, 2, 3, 5, 8), "H": (1, 2), "D": (1, 5, 8, 40)}
+# By name: edges above which a row is split, and edges of a program's run.
+SHARES = {"whole": (512, 64), "split": (7, 6)}
+
+
+@pytest.fixture(autouse=True)
+def _there_is_triton() -> None:
+    reason = _triton.missing_reason()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def share_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread rows over programs as `SHARES` says."""
+    from hgmm.kernels import _triton_rows
+
+    longest, work = SHARES[name]
+    monkeypatch.setattr(_triton_rows, "LONGEST_ROW", longest)
+    monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
+
+
+def there(leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Move leaves to the device of the kernels."""
+    return [x.detach().to(DEVICE).requires_grad_(x.requires_grad) for x in leaves]
+
+
+def check(run: Callable[..., Results], leaves: Sequence[Tensor], *, factor: float = 1.0) -> None:
+    """Compare with the reference: results and every gradient."""
+    if leaves[min(1, len(leaves) - 1)].dtype in HALF_DTYPES:
+        # Here some rows have one neighbour, so that <grad, out> cancels and only its rounding, times a key, is left.
+        factor *= 2
+    equals_reference(run, there(leaves), factor=factor, name="triton")

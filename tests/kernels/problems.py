@@ -1,0 +1,118 @@
+"""Leaves and calls of the operators, the same for every compiled backend; tensors move to the device of the leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum
+from hgmm.typing import RelationCSC
+from tests.kernels.against_reference import STORAGES, Results
+from tests.kernels.cases import Case, generator, node_tensors, presence, relation
+
+ROWS = ("product", "sum", "b1", "poster", "sharp")
+UNIFORM = ((False, False), (True, False), (False, True), (True, True))
+FUNCTIONS = {"sum": neighbor_sum, "mean": neighbor_mean}
+SEED = torch.tensor(-(2**40) - 17)
+CROSS_MODAL: dict[str, Any] = {
+    "combine": ROWS,
+    "align": (True, False),
+    "uniform": UNIFORM,
+    "present": ("none", "all", "some"),
+    "weighted": (False, True),
+}
+INTER_NODE: dict[str, Any] = {"present": ("none", "all", "some"), "biased": (False, True), "dropout": (0.0, 0.4)}
+NEIGHBORS: dict[str, Any] = {
+    "function": tuple(FUNCTIONS),
+    "present": ("none", "all", "some"),
+    "weight": ("none", "edge", "modality"),
+}
+NEIGHBOR_DTYPES = {name: dtype for name, (dtype, other) in STORAGES.items() if dtype == other}
+
+
+def _to(device: torch.device, csc: RelationCSC, mask: Tensor | None) -> tuple[RelationCSC, Tensor | None]:
+    return RelationCSC(*(x.to(device) for x in csc)), None if mask is None else mask.to(device)
+
+
+def cross_modal_leaves(case: Case, storage: str, *, M: int, H: int, D: int) -> list[Tensor]:
+    kv, q = STORAGES[storage]
+    k, q_node, q_modal, v = (x.detach() for x in node_tensors(case, "sdds", M=M, H=H, D=D))
+    scale = D**-0.5
+    tensors = (k.to(kv), (q_node * scale).to(q), (q_modal * scale).to(q), v.to(kv))
+    return [x.requires_grad_() for x in tensors]
+
+
+def cross_modal_call(
+    case: Case,
+    *,
+    M: int,
+    combine: str,
+    align: bool = True,
+    uniform: tuple[bool, bool] = (False, False),
+    present: str = "some",
+    weighted: bool = True,
+    index: torch.dtype = torch.int32,
+) -> Callable[..., Results]:
+    whole, some = relation(case, index), presence(case, present, M=M)
+    weight = torch.rand(case.num_src, M, generator=generator(4)).bfloat16() if weighted else None
+
+    def run(*x: Tensor) -> Results:
+        csc, mask = _to(x[0].device, whole, some)
+        return cross_modal_attention(
+            csc,
+            *x,
+            present=mask,
+            lambda_weight=None if weight is None else weight.to(x[1]),
+            combine=combine,
+            align=align,
+            gamma=0.7,
+            uniform_nodes=uniform[0],
+            uniform_modalities=uniform[1],
+        )
+
+    return run
+
+
+def inter_node_leaves(case: Case, storage: str, *, M: int, H: int, D: int, biased: bool = False) -> list[Tensor]:
+    kv, q_dtype = STORAGES[storage]
+    k, q, v = (x.detach() for x in node_tensors(case, "sds", M=M, H=H, D=D))
+    tensors = [k.to(kv), (q * D**-0.5).to(q_dtype), v.to(kv)]
+    if biased:
+        tensors.append(torch.randn(len(case.src), M, H, generator=generator(7)).to(q_dtype))
+    return [x.requires_grad_() for x in tensors]
+
+
+def inter_node_call(
+    case: Case, *, M: int, present: str = "some", dropout: float = 0.0, index: torch.dtype = torch.int32
+) -> Callable[..., Results]:
+    whole, some = relation(case, index), presence(case, present, M=M)
+
+    def run(k: Tensor, q: Tensor, v: Tensor, bias: Tensor | None = None) -> Results:
+        csc, mask = _to(k.device, whole, some)
+        return inter_node_attention(csc, k, q, v, present=mask, edge_bias=bias, dropout=dropout, seed=SEED)
+
+    return run
+
+
+def neighbor_leaves(case: Case, dtype: str, weight: str, *, M: int, D: int) -> list[Tensor]:
+    """Features, and positive weights, so that no mean divides by what is left of a cancellation."""
+    tensors = [torch.randn(case.num_src, M, D, generator=generator(1), dtype=torch.float64)]
+    if weight != "none":
+        shape = (len(case.src),) if weight == "edge" else (len(case.src), M)
+        tensors.append(torch.rand(shape, generator=generator(2), dtype=torch.float64) + 0.1)
+    return [x.to(NEIGHBOR_DTYPES[dtype]).requires_grad_() for x in tensors]
+
+
+def neighbor_call(
+    case: Case, *, M: int, function: str, present: str = "some", index: torch.dtype = torch.int32
+) -> Callable[..., Results]:
+    whole, some = relation(case, index), presence(case, present, M=M)
+
+    def run(x: Tensor, weight: Tensor | None = None) -> Results:
+        csc, mask = _to(x.device, whole, some)
+        return (FUNCTIONS[function](csc, x, present=mask, edge_weight=weight),)
+
+    return run

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from hgmm.errors import BackendError
+from hgmm.kernels import _triton_rows, cross_modal_attention
+from tests.kernels.against_reference import STORAGES, backend, gradients, name_of, near, strided
+from tests.kernels.cases import CASES, Case, node_tensors, presence, relation
+from tests.kernels.on_triton import (
+    DEVICE,
+    EMPTY,
+    GRAPHS,
+    SHARES,
+    SIZES,
+    _there_is_triton,  # noqa: F401  # a fixture of every test here
+    check,
+    share_rows,
+    there,
+)
+from tests.kernels.pairwise import pairwise
+from tests.kernels.problems import CROSS_MODAL, ROWS
+from tests.kernels.problems import cross_modal_call as call
+from tests.kernels.problems import cross_modal_leaves as leaves_of
+from tests.tolerances import TOLERANCE
+
+AXES: dict[str, Any] = {
+    **CROSS_MODAL,
+    "graph": tuple(GRAPHS),
+    **SIZES,
+    "storage": tuple(STORAGES),
+    "index": (torch.int32, torch.int64),
+    "contiguous": (True, False),
+    "shares": tuple(SHARES),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(AXES), ids=name_of)
+def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(row["shares"], monkeypatch)
+    case, sizes = GRAPHS[row["graph"]], {name: row[name] for name in SIZES}
+    leaves = leaves_of(case, row["storage"], **sizes)
+    if not row["contiguous"]:
+        leaves = [strided(x) for x in leaves]
+    check(call(case, M=row["M"], **{name: row[name] for name in (*CROSS_MODAL, "index")}), leaves)
+
+
+@pytest.mark.parametrize("case", EMPTY, ids=str)
+@pytest.mark.parametrize("combine", ROWS)
+def test_no_edges_or_nodes(combine: str, case: Case) -> None:
+    check(call(case, M=2, combine=combine), leaves_of(case, "float32", M=2, H=2, D=3))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("combine", ROWS)
+def test_every_switch_equals_the_reference(
+    combine: str, graph: str, shares: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_rows(shares, monkeypatch)
+    case = GRAPHS[graph]
+    for values in product(*(CROSS_MODAL[name] for name in CROSS_MODAL if name != "combine")):
+        switches = dict(zip(("align", "uniform", "present", "weighted"), values, strict=True))
+        check(call(case, M=3, combine=combine, **switches), leaves_of(case, "float32", M=3, H=2, D=5))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("combine", ROWS)
+@pytest.mark.parametrize("M", range(1, 9))
+def test_every_size_equals_the_reference(M: int, combine: str, storage: str) -> None:
+    case = GRAPHS["random"]
+    for H, D in product((1, 3, 4), (1, 3, 16, 33, 64)):
+        check(call(case, M=M, combine=combine), leaves_of(case, storage, M=M, H=H, D=D))
+
+
+@pytest.mark.parametrize("shares", ["whole", "split"])
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_attention_equals_the_reference_where_no_gradient_is_recorded(
+    combine: str, present: str, shares: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_rows(shares, monkeypatch)
+    case, M = CASES["plain"], 3
+    leaves = there(leaves_of(case, "float32", M=M, H=2, D=5))
+    mask = presence(case, present)
+    options: dict[str, Any] = {
+        "combine": combine, "present": None if mask is None else mask.to(DEVICE), "return_attention": True
+    }  # fmt: skip
+    csc = type(relation(case))(*(x.to(DEVICE) for x in relation(case)))
+    with torch.no_grad(), backend("triton"):
+        actual = cross_modal_attention(csc, *leaves, **options).attn
+    with torch.no_grad(), backend("reference"):
+        expected = cross_modal_attention(csc, *(x.double() for x in leaves), **options).attn
+    assert actual is not None
+    assert expected is not None
+    near(actual, expected, torch.float32)
+
+
+@pytest.mark.parametrize("size", [100.0, 1e4])
+@pytest.mark.parametrize("shares", ["whole", "split"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_extreme_logits_equal_the_reference(
+    combine: str, shares: str, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_rows(shares, monkeypatch)
+    case = GRAPHS["tiles"]
+    signs = [torch.sign(x.detach()) * math.sqrt(size) for x in node_tensors(case, "sdd", H=1, D=1)]
+    (v,) = node_tensors(case, "s", H=1, D=1)
+    leaves = [x.detach().float().requires_grad_() for x in (*signs, v)]
+    # As for the compiled kernels: a logit is known to within size * eps, and gradients multiply that by its root.
+    factor = max(1.0, size**1.5 * torch.finfo(torch.float32).eps / TOLERANCE[torch.float32][1])
+    check(call(case, M=3, combine=combine), leaves, factor=factor)
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_the_only_source_with_a_modality_gives_all_of_it(combine: str) -> None:
+    # Source 2 alone has modality 1, and its beta is about e^-600.
+    k = torch.tensor([[[300.0], [0.0]], [[-300.0], [-300.0]]]).view(2, 2, 1, 1)
+    q = torch.ones(1, 2, 1, 1)
+    v = torch.tensor([[2.0, 3.0], [5.0, 7.0]]).view(2, 2, 1, 1)
+    present = torch.tensor([[True, False], [False, True]], device=DEVICE)
+    csc = type(relation(CASES["plain"]))(*(x.to(DEVICE) for x in relation(Case((0, 1), (0, 0), 2, 1))))
+    with backend("triton"):
+        out = cross_modal_attention(csc, *there((k, q, q, v)), present=present, combine=combine)
+    assert out.out.view(-1).tolist() == [2, 7]
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_runs_do_not_change_a_bit_and_inputs_are_not_written(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["plain"]
+    leaves = there(leaves_of(case, "float32", M=3, H=1, D=5))
+    copies = [x.detach().clone() for x in leaves]
+    found = []
+    for work in (1, 64):
+        monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
+        with backend("triton"):
+            result = call(case, M=3, combine=combine)(*leaves)
+            found.append([*result[:2], *gradients(result, leaves)])
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))
+
+
+def test_values_of_absent_modalities_do_not_matter() -> None:
+    case = CASES["plain"]
+    leaves = [x.detach() for x in leaves_of(case, "float32", M=3, H=2, D=5)]
+    mask = presence(case, "some")
+    assert mask is not None
+    absent = ~mask[..., None, None]
+    other = [x.masked_fill(absent, 99) if i in (0, 3) else x for i, x in enumerate(leaves)]
+    with backend("triton"):
+        pairs = [there([x.requires_grad_() for x in xs]) for xs in (leaves, other)]
+        results = [call(case, M=3, combine="sharp")(*xs) for xs in pairs]
+        grads = [gradients(result, xs) for result, xs in zip(results, pairs, strict=True)]
+    assert torch.equal(results[0][0], results[1][0])
+    assert all(torch.equal(x, y) for x, y in zip(*grads, strict=True))
+    assert not grads[0][0].cpu()[absent.expand_as(leaves[0])].any()
+
+
+def test_a_compiled_graph_is_whole_and_gives_the_same_bits() -> None:
+    case = CASES["plain"]
+    leaves = there(leaves_of(case, "float32", M=3, H=2, D=5))
+    run = call(case, M=3, combine="sharp")
+    torch._dynamo.reset()
+    with backend("triton"):
+        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
+    assert "Compiled" in type(actual[0].grad_fn).__name__
+    assert all(torch.equal(x, y) for x, y in zip(actual[:2], expected[:2], strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("M", "options", "message"),
+    [
+        (2, {"combine": "inf"}, "triton: combine='inf' runs on the reference only"),
+        (9, {"combine": "sum"}, "triton: at most 8 modalities, got 9"),
+        (2, {"combine": "sum", "return_attention": True}, "triton: the weights of edges are differentiable in the ref"),
+    ],
+)
+def test_what_it_refuses(M: int, options: dict[str, Any], message: str) -> None:
+    case = CASES["plain"]
+    csc = type(relation(case))(*(x.to(DEVICE) for x in relation(case)))
+    with backend("triton"), pytest.raises(BackendError, match=message):
+        cross_modal_attention(csc, *there(leaves_of(case, "float64", M=M, H=1, D=2)), **options)

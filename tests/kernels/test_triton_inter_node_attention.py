@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from hgmm.errors import BackendError
+from hgmm.kernels import _triton_rows, inter_node_attention
+from hgmm.typing import RelationCSC
+from tests.kernels.against_reference import STORAGES, backend, gradients, name_of, near, strided
+from tests.kernels.cases import CASES, Case, presence, relation
+from tests.kernels.on_triton import (
+    DEVICE,
+    EMPTY,
+    GRAPHS,
+    SHARES,
+    SIZES,
+    _there_is_triton,  # noqa: F401  # a fixture of every test here
+    check,
+    share_rows,
+    there,
+)
+from tests.kernels.pairwise import pairwise
+from tests.kernels.problems import INTER_NODE, SEED
+from tests.kernels.problems import inter_node_call as call
+from tests.kernels.problems import inter_node_leaves as leaves_of
+
+AXES: dict[str, Any] = {
+    **INTER_NODE,
+    "graph": tuple(GRAPHS),
+    **SIZES,
+    "H": (1, 3, 5),
+    "storage": tuple(STORAGES),
+    "index": (torch.int32, torch.int64),
+    "contiguous": (True, False),
+    "shares": tuple(SHARES),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(AXES), ids=name_of)
+def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(row["shares"], monkeypatch)
+    case, sizes = GRAPHS[row["graph"]], {name: row[name] for name in SIZES}
+    leaves = leaves_of(case, row["storage"], biased=row["biased"], **sizes)
+    if not row["contiguous"]:
+        leaves = [strided(x) for x in leaves]
+    check(call(case, M=row["M"], present=row["present"], dropout=row["dropout"], index=row["index"]), leaves)
+
+
+@pytest.mark.parametrize("case", EMPTY, ids=str)
+def test_no_edges_or_nodes(case: Case) -> None:
+    check(call(case, M=2, dropout=0.4), leaves_of(case, "float32", M=2, H=2, D=3, biased=True))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_switch_equals_the_reference(
+    graph: str, storage: str, shares: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_rows(shares, monkeypatch)
+    case = GRAPHS[graph]
+    for present, biased, dropout in product(*INTER_NODE.values()):
+        leaves = leaves_of(case, storage, M=3, H=2, D=5, biased=biased)
+        check(call(case, M=3, present=present, dropout=dropout), leaves)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("M", range(1, 9))
+def test_every_size_equals_the_reference(M: int, storage: str) -> None:
+    case = GRAPHS["random"]
+    for H, D in product((1, 3, 4, 8), (1, 3, 16, 33, 64, 200)):
+        check(call(case, M=M, dropout=0.3), leaves_of(case, storage, M=M, H=H, D=D, biased=True))
+
+
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_attention_equals_the_reference_where_no_gradient_is_recorded(
+    dropout: float, shares: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_rows(shares, monkeypatch)
+    case = GRAPHS["tiles"]
+    mask = presence(case, "some")
+    assert mask is not None
+    leaves = there(leaves_of(case, "float32", M=3, H=5, D=4))
+    csc = RelationCSC(*(x.to(DEVICE) for x in relation(case)))
+    options: dict[str, Any] = {
+        "present": mask.to(DEVICE), "dropout": dropout, "seed": SEED, "return_attention": True
+    }  # fmt: skip
+    with torch.no_grad(), backend("triton"):
+        actual = inter_node_attention(csc, *leaves, **options).attn
+    with torch.no_grad(), backend("reference"):
+        expected = inter_node_attention(csc, *(x.double() for x in leaves), **options).attn
+    assert actual is not None
+    assert expected is not None
+    near(actual, expected, torch.float32)
+    assert torch.equal(actual == 0, expected == 0)
+
+
+@pytest.mark.parametrize("shares", SHARES)
+def test_extreme_logits_equal_the_reference(shares: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(shares, monkeypatch)
+    case = GRAPHS["tiles"]
+    k, q, v = leaves_of(case, "float32", M=2, H=2, D=3)
+    leaves = [k.detach().mul(30).requires_grad_(), q.detach().mul(30).requires_grad_(), v]
+    # Logits of a thousand are known to within a thousandth of float32's precision of 1.
+    check(call(case, M=2), leaves, factor=1e3)
+
+
+def test_runs_do_not_change_a_bit_and_inputs_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = GRAPHS["tiles"]
+    leaves = there(leaves_of(case, "float32", M=2, H=2, D=5, biased=True))
+    copies = [x.detach().clone() for x in leaves]
+    found = []
+    for work in (1, 64):
+        monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
+        with backend("triton"):
+            result = call(case, M=2, dropout=0.3)(*leaves)
+            found.append([result[0], *gradients(result, leaves)])
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))
+
+
+def test_a_compiled_graph_is_whole_and_gives_the_same_bits() -> None:
+    case = CASES["plain"]
+    leaves = there(leaves_of(case, "float32", M=3, H=2, D=5, biased=True))
+    run = call(case, M=3, dropout=0.3)
+    torch._dynamo.reset()
+    with backend("triton"):
+        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
+    assert "Compiled" in type(actual[0].grad_fn).__name__
+    assert torch.equal(actual[0], expected[0])
+    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+
+
+def test_weights_with_gradients_are_refused() -> None:
+    case = CASES["plain"]
+    csc = RelationCSC(*(x.to(DEVICE) for x in relation(case)))
+    with backend("triton"), pytest.raises(BackendError, match="triton: the weights of edges are differentiable in the"):
+        inter_node_attention(csc, *there(leaves_of(case, "float64", M=2, H=1, D=2)), return_attention=True)
