@@ -11,6 +11,8 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
+from hgmm import settings
+
 __all__ = ["device_reasons", "interpreted", "missing_reason"]
 
 OLDEST = Version("3.2")
@@ -37,8 +39,8 @@ def interpreted() -> bool:
 
 
 def device_reasons(x: Tensor) -> list[str]:
-    """Say why a kernel cannot take a tensor of this device."""
-    if x.device.type == "cuda" or interpreted():
+    """Say why a kernel cannot take a tensor of this device; the interpreter, which is slow, must be asked for by name."""
+    if x.device.type == "cuda" or (interpreted() and settings.backend() == "triton"):
         return []
     return [f"tensors are on {x.device}"]
 

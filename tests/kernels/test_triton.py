@@ -33,6 +33,8 @@ def _no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_interpreter_needs_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert _triton.missing_reason() is None
+    assert _triton.device_reasons(torch.zeros(1)) == ["tensors are on cpu"]
+    monkeypatch.setenv("HGMM_BACKEND", "triton")
     assert _triton.device_reasons(torch.zeros(1)) == []
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert _triton.missing_reason() == "torch sees no CUDA device"
