@@ -39,7 +39,7 @@ def interpreted() -> bool:
 
 
 def device_reasons(x: Tensor) -> list[str]:
-    """Say why a kernel cannot take a tensor of this device; the interpreter, which is slow, must be asked for by name."""
+    """Say why a kernel cannot take a tensor of this device; the slow interpreter must be asked for by name."""
     if x.device.type == "cuda" or (interpreted() and settings.backend() == "triton"):
         return []
     return [f"tensors are on {x.device}"]
