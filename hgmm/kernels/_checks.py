@@ -13,6 +13,7 @@ from hgmm.typing import RelationCSC
 __all__ = [
     "FLOAT_DTYPES",
     "HALF_DTYPES",
+    "attention_refusals",
     "cast_for_autocast",
     "check_choice",
     "check_csc",
@@ -166,6 +167,14 @@ def check_choice(op: str, name: str, value: str, known: Iterable[str]) -> None:
     """
     if value not in known:
         raise ConfigError(f"{op}, argument {name}: {unknown_name(name, value, known)}")
+
+
+def attention_refusals(return_attention: bool, *tensors: Tensor | None) -> list[str]:
+    """Say whether the weights of edges are asked for where a compiled operator would have to differentiate them."""
+    wanted = return_attention and torch.is_grad_enabled()
+    if wanted and any(x is not None and x.requires_grad for x in tensors):
+        return ["the weights of edges are differentiable in the reference only; ask for them under no_grad"]
+    return []
 
 
 def cast_for_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

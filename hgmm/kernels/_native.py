@@ -24,6 +24,7 @@ from hgmm.typing import RelationCSC
 __all__ = [
     "accumulation_dtype",
     "call",
+    "device_reasons",
     "has_openmp",
     "isa",
     "library",
@@ -91,6 +92,11 @@ def call(function: Callable[..., int], *arguments: object) -> None:
         raise MemoryError("the compiled kernels got no memory for their scratch; use fewer threads")
     if status != 0:
         raise BackendError(f"the compiled kernels do not know an option of this call, status {status}; {_REINSTALL}")
+
+
+def device_reasons(x: Tensor) -> list[str]:
+    """Say why the library cannot take a tensor of this device."""
+    return [] if x.device.type == "cpu" else [f"tensors are on {x.device}"]
 
 
 def pointer(x: Tensor | None) -> int | None:

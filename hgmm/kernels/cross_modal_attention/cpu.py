@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import _native
-from hgmm.kernels.cross_modal_attention.inputs import CrossModalInputs, Options
+from hgmm.kernels.cross_modal_attention.inputs import (
+    COMPILED_COMBINES,
+    CrossModalInputs,
+    Options,
+    compiled_refusals,
+)
 from hgmm.typing import RelationCSC
 
 __all__ = ["backward", "forward", "unsupported_reasons"]
-
-_COMBINES = {"product": 0, "sum": 1, "b1": 2, "poster": 3, "sharp": 4}
-_MAX_MODALITIES = 8
-
 
 # Mirrors ``struct Args`` of the source.
 _Args = _native.structure(
@@ -44,20 +45,7 @@ def _record_size(M: int, H: int, lambda_sum: bool) -> int:
 
 def unsupported_reasons(inputs: CrossModalInputs) -> list[str]:
     """Say what of these inputs the compiled kernels cannot do."""
-    reasons = []
-    if inputs.k.device.type != "cpu":
-        reasons.append(f"tensors are on {inputs.k.device}")
-    if inputs.combine not in _COMBINES:
-        reasons.append(f"combine={inputs.combine!r} runs on the reference only")
-    if inputs.k.shape[1] > _MAX_MODALITIES:
-        reasons.append(f"at most {_MAX_MODALITIES} modalities, got {inputs.k.shape[1]}")
-    if (
-        inputs.return_attention
-        and torch.is_grad_enabled()
-        and any(x.requires_grad for x in (inputs.k, inputs.q_node, inputs.q_modal, inputs.v))
-    ):
-        reasons.append("the weights of edges are differentiable in the reference only; ask for them under no_grad")
-    return reasons
+    return _native.device_reasons(inputs.k) + compiled_refusals(inputs)
 
 
 def _args(
@@ -80,7 +68,7 @@ def _args(
         D=D,
         wide_index=_native.wide_index(csc),
         storage=_native.storage(k),
-        combine=_COMBINES[options.combine],
+        combine=COMPILED_COMBINES[options.combine],
         align=options.align,
         uniform_nodes=options.uniform_nodes,
         uniform_modalities=options.uniform_modalities,

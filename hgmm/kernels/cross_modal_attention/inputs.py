@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hgmm.kernels._checks import describe_tensor
+from hgmm.kernels._checks import attention_refusals, describe_tensor
 from hgmm.typing import RelationCSC
 
-__all__ = ["COMBINES", "CrossModalInputs", "CrossModalResult", "Options"]
+__all__ = ["COMBINES", "COMPILED_COMBINES", "CrossModalInputs", "CrossModalResult", "Options", "compiled_refusals"]
 
 COMBINES = ("product", "sum", "b1", "poster", "sharp", "cross", "inf")
+# Numbers as in csrc/cross_modal_math.h and in triton_math.
+COMPILED_COMBINES = {"product": 0, "sum": 1, "b1": 2, "poster": 3, "sharp": 4}
+MAX_MODALITIES = 8
 
 
 class CrossModalResult(NamedTuple):
@@ -64,3 +67,13 @@ class CrossModalInputs(NamedTuple):
             f"k {describe_tensor(self.k)}, q_node {describe_tensor(self.q_node)}, {self.csc.num_edges} edges, "
             f"present {describe_tensor(self.present)}, combine={self.combine!r}"
         )
+
+
+def compiled_refusals(inputs: CrossModalInputs) -> list[str]:
+    """Say what no compiled implementation can do, wherever the tensors are."""
+    reasons = []
+    if inputs.combine not in COMPILED_COMBINES:
+        reasons.append(f"combine={inputs.combine!r} runs on the reference only")
+    if inputs.k.shape[1] > MAX_MODALITIES:
+        reasons.append(f"at most {MAX_MODALITIES} modalities, got {inputs.k.shape[1]}")
+    return reasons + attention_refusals(inputs.return_attention, inputs.k, inputs.q_node, inputs.q_modal, inputs.v)

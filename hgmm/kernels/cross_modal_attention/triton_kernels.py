@@ -19,7 +19,12 @@ from hgmm.kernels._triton_rows import (
     sum_parts,
     two_floats,
 )
-from hgmm.kernels.cross_modal_attention.inputs import CrossModalInputs, Options
+from hgmm.kernels.cross_modal_attention.inputs import (
+    COMPILED_COMBINES,
+    CrossModalInputs,
+    Options,
+    compiled_refusals,
+)
 from hgmm.kernels.cross_modal_attention.triton_passes import (
     attention_pass,
     destination_pass,
@@ -30,22 +35,10 @@ from hgmm.typing import RelationCSC
 
 __all__ = ["backward", "forward", "unsupported_reasons"]
 
-# Numbers as in triton_math.
-_COMBINES = {"product": 0, "sum": 1, "b1": 2, "poster": 3, "sharp": 4}
-_MAX_MODALITIES = 8
-
 
 def unsupported_reasons(inputs: CrossModalInputs) -> list[str]:
     """Say what of these inputs the kernels cannot do."""
-    reasons = device_reasons(inputs.k)
-    if inputs.combine not in _COMBINES:
-        reasons.append(f"combine={inputs.combine!r} runs on the reference only")
-    if inputs.k.shape[1] > _MAX_MODALITIES:
-        reasons.append(f"at most {_MAX_MODALITIES} modalities, got {inputs.k.shape[1]}")
-    tensors = (inputs.k, inputs.q_node, inputs.q_modal, inputs.v)
-    if inputs.return_attention and torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        reasons.append("the weights of edges are differentiable in the reference only; ask for them under no_grad")
-    return reasons
+    return device_reasons(inputs.k) + compiled_refusals(inputs)
 
 
 class _Nodes(NamedTuple):
@@ -75,7 +68,7 @@ class _Call:
             "BD": lanes[1],
             "ACC": acc,
             "MASKED": masked,
-            "COMBINE": _COMBINES[options.combine],
+            "COMBINE": COMPILED_COMBINES[options.combine],
             "USES_U": uses_u,
             "USES_B2": uses_u and options.combine != "sharp",
             "IN_LOGS": options.combine == "sharp" or (options.combine == "b1" and masked),
@@ -153,20 +146,21 @@ def _forward_long(call: _Call, rows: Rows, run: Any, stats: Tensor, out: Tensor,
     results = (part_stats, part_out, part_lambda)
     of_rows = stats.new_zeros(rows.split_row.numel(), *stats.shape[1:])
 
-    def join(first: int, last: int) -> None:
-        joined = log_sum_exp_parts(rows, part_stats)[:, first:last]
-        of_rows[:, first:last] = joined.masked_fill(joined == -torch.inf, 0)
+    def join(*found: slice) -> None:
+        joined = log_sum_exp_parts(rows, part_stats)
+        joined.masked_fill_(joined == -torch.inf, 0)
+        for place in found:
+            of_rows[:, place] = joined[:, place]
         stats.index_copy_(0, rows.split_row, of_rows)
 
     run(stats, results, parts=True, STATISTICS=True, SOFTMAX_B1=False, VALUES=False)
-    join(0, M)
-    join(2 * M, 2 * M + 1)
+    join(slice(0, M), slice(2 * M, 2 * M + 1))
     if call.poster:
         run(stats, results, parts=True, STATISTICS=False, SOFTMAX_B1=True, VALUES=False)
-        join(2 * M + 1, 2 * M + 2)
+        join(slice(2 * M + 1, 2 * M + 2))
     run(stats, results, parts=True, STATISTICS=False, SOFTMAX_B1=False, VALUES=True)
     if call.softmaxed:
-        join(M, 2 * M)
+        join(slice(M, 2 * M))
         part_out *= (part_stats[:, M : 2 * M] - stats[rows.part_row, M : 2 * M]).exp_().unsqueeze(3)
     out.index_copy_(0, rows.split_row, sum_parts(rows, part_out).to(out.dtype))
     if lambda_sum.numel():

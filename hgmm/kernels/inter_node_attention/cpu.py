@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import _native
+from hgmm.kernels._checks import attention_refusals
 from hgmm.kernels.inter_node_attention.inputs import InterNodeInputs
 from hgmm.typing import RelationCSC
 
@@ -35,15 +36,10 @@ _Args = _native.structure(
 
 def unsupported_reasons(inputs: InterNodeInputs) -> list[str]:
     """Say what of these inputs the compiled kernels cannot do."""
-    reasons = []
-    if inputs.k.device.type != "cpu":
-        reasons.append(f"tensors are on {inputs.k.device}")
+    reasons = _native.device_reasons(inputs.k)
     if inputs.k.shape[1] > _MAX_MODALITIES:
         reasons.append(f"at most {_MAX_MODALITIES} modalities, got {inputs.k.shape[1]}")
-    tensors = (inputs.k, inputs.q, inputs.v, inputs.edge_bias)
-    if inputs.return_attention and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        reasons.append("the weights of edges are differentiable in the reference only; ask for them under no_grad")
-    return reasons
+    return reasons + attention_refusals(inputs.return_attention, inputs.k, inputs.q, inputs.v, inputs.edge_bias)
 
 
 def _args(

@@ -28,7 +28,7 @@ _Args = _native.structure(
 
 def unsupported_reasons(inputs: NeighborInputs) -> list[str]:
     """Say what of these inputs the compiled kernels cannot do."""
-    return [] if inputs.x.device.type == "cpu" else [f"tensors are on {inputs.x.device}"]
+    return _native.device_reasons(inputs.x)
 
 
 def _args(csc: RelationCSC, x: Tensor, present: Tensor | None, weight: Tensor | None, mean: bool) -> ctypes.Structure:
