@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hgmm.kernels._checks import attention_refusals
 from hgmm.kernels._triton import device_reasons
 from hgmm.kernels._triton_rows import (
     Rows,
@@ -36,11 +37,8 @@ _LANES = 128
 
 def unsupported_reasons(inputs: InterNodeInputs) -> list[str]:
     """Say what of these inputs the kernels cannot do."""
-    reasons = device_reasons(inputs.k)
-    tensors = (inputs.k, inputs.q, inputs.v, inputs.edge_bias)
-    if inputs.return_attention and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        reasons.append("the weights of edges are differentiable in the reference only; ask for them under no_grad")
-    return reasons
+    refusals = attention_refusals(inputs.return_attention, inputs.k, inputs.q, inputs.v, inputs.edge_bias)
+    return device_reasons(inputs.k) + refusals
 
 
 class _Call:
@@ -157,10 +155,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run the backward pass; results as those of ``cpu.backward``."""
     call = _Call(csc, k, q, present, edge_bias, dropout, seed)
-    grad_q = torch.empty_like(q)
+    grad_q = torch.empty_like(q) if need_dst else q.new_empty(0)
     delta = call.empty(csc.num_dst, call.M, call.H)
     grad_bias = q.new_empty((csc.num_edges, call.M, call.H) if need_bias else (0,))
-    _destinations(call, (k, q, v, grad_out, out), lse, delta, grad_q, grad_bias)
+    _destinations(call, (k, q, v, grad_out, out), lse, delta, grad_q, grad_bias, need_dst)
     if not need_src:
         return k.new_empty(0), grad_q, k.new_empty(0), grad_bias
     grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
@@ -172,16 +170,23 @@ def backward(
         call.run(source_pass, rows, inputs, (lse, delta, *sums), parts=True, transposed=True)
         for grad, parts in zip((grad_k, grad_v), sums, strict=True):
             grad.index_copy_(0, rows.split_row, sum_parts(rows, parts).to(grad.dtype))
-    return grad_k, grad_q if need_dst else q.new_empty(0), grad_v, grad_bias
+    return grad_k, grad_q, grad_v, grad_bias
 
 
 def _destinations(
-    call: _Call, inputs: tuple[Tensor, ...], lse: Tensor, delta: Tensor, grad_q: Tensor, grad_bias: Tensor
+    call: _Call,
+    inputs: tuple[Tensor, ...],
+    lse: Tensor,
+    delta: Tensor,
+    grad_q: Tensor,
+    grad_bias: Tensor,
+    need_dst: bool,
 ) -> None:
     rows = rows_of(call.csc.indptr)
-    need = {"NEED_BIAS": grad_bias.numel() > 0}
+    need = {"NEED_QUERIES": need_dst, "NEED_BIAS": grad_bias.numel() > 0}
     call.run(destination_pass, rows, inputs, (lse, delta, grad_q, grad_bias), parts=False, **need)
     if rows.num_parts:
-        sums = call.empty(rows.num_parts, *grad_q.shape[1:])
+        sums = call.empty(*((rows.num_parts, *grad_q.shape[1:]) if need_dst else (0,)))
         call.run(destination_pass, rows, inputs, (lse, delta, sums, grad_bias), parts=True, **need)
-        grad_q.index_copy_(0, rows.split_row, sum_parts(rows, sums).to(grad_q.dtype))
+        if need_dst:
+            grad_q.index_copy_(0, rows.split_row, sum_parts(rows, sums).to(grad_q.dtype))

@@ -149,7 +149,8 @@ def destination_pass(
     k, q, v, grad_out, out, indptr, indices, runs, part_row, part_begin, part_end, longest, present, edge_bias, seed,
     drop_below, scale, rest, lse, delta, grad_q, grad_bias, M: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
     BH: tl.constexpr, BD: tl.constexpr, ACC: tl.constexpr, MASKED: tl.constexpr, BIASED: tl.constexpr,
-    DROPOUT: tl.constexpr, NEED_BIAS: tl.constexpr, SPLIT: tl.constexpr, BE: tl.constexpr,
+    DROPOUT: tl.constexpr, NEED_QUERIES: tl.constexpr, NEED_BIAS: tl.constexpr, SPLIT: tl.constexpr,
+    BE: tl.constexpr,
 ):  # fmt: skip
     """Form the gradients of queries and bias, and ``<G, out>`` of each row for the sources."""
     item, m, heads = _place(H, M, BH)
@@ -161,7 +162,9 @@ def destination_pass(
             query = _vector(q, node, m, heads, d, M, H, D, ACC)
             gradient = _vector(grad_out, node, m, heads, d, M, H, D, ACC)
             mean = tl.sum(gradient * _vector(out, node, m, heads, d, M, H, D, ACC), 1)
-            tl.store(delta + (node * M + m) * H + heads, mean, mask=heads < H)
+            # Of a row's parts the first one writes.
+            if begin == tl.load(indptr + node):
+                tl.store(delta + (node * M + m) * H + heads, mean, mask=heads < H)
             of_row = tl.load(lse + (node * M + m) * H + heads, mask=heads < H, other=0.0)
             sums = tl.zeros([BH, BD], ACC)
             for start in range(begin, end, BE):
@@ -176,11 +179,13 @@ def destination_pass(
                 if DROPOUT:
                     towards *= _keep(edge, m, heads, seed, drop_below, scale, rest, ACC)
                 change = weight * (towards - mean[None, :])
-                sums += tl.sum(change[:, :, None] * keys, 0)
+                if NEED_QUERIES:
+                    sums += tl.sum(change[:, :, None] * keys, 0)
                 if NEED_BIAS:
                     at = grad_bias + (edge * M + m)[:, None] * H + heads[None, :]
                     tl.store(at, change.to(grad_bias.dtype.element_ty), mask=ok[:, None] & (heads < H)[None, :])
-            _store_vector(grad_q, sums, row, m, heads, d, M, H, D)
+            if NEED_QUERIES:
+                _store_vector(grad_q, sums, row, m, heads, d, M, H, D)
 
 
 @triton.jit
