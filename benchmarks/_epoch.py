@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._measure import backend
+from benchmarks._operators import missing_backend, own_backend
 from benchmarks.official_style import OfficialStyleHGNNIMA
 from hgmm import datasets
 from hgmm.dgl_compat import dgl
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
-from hgmm.kernels import OPERATORS
 from hgmm.models.official import hgnn_ima_from_state_dict
+from hgmm.settings import using_backend
 from hgmm.typing import CanonicalEtype
 
 __all__ = [
@@ -275,9 +275,8 @@ def chosen_backend(provider: str, device: str) -> str | None:
     wanted = PROVIDERS[provider].backend
     if wanted != "auto":
         return wanted
-    own = "cpu" if device == "cpu" else "triton"
-    candidates = [candidate for candidate in OPERATORS["cross_modal_attention"] if candidate.name == own]
-    return own if candidates and not candidates[0].unavailable_reasons() else "reference"
+    own = own_backend(device)
+    return own if missing_backend(own, "cross_modal_attention", device) is None else "reference"
 
 
 def _loss(output: Output, labels: Tensor) -> Tensor:
@@ -289,7 +288,7 @@ def _loss(output: Output, labels: Tensor) -> Tensor:
 
 def _compute(name: str, forward: Callable[[], Output], labels: Tensor) -> Tensor:
     wanted = PROVIDERS[name].backend
-    with nullcontext() if wanted is None else backend(wanted):
+    with nullcontext() if wanted is None else using_backend(wanted):
         return _loss(forward(), labels)
 
 

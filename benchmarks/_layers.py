@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks._measure import backend
 from benchmarks._operators import BACKENDS, HALF, Case, Trial, draw_edges, missing_backend
 from benchmarks.official_style import OfficialStyleConv, OfficialStyleVariant
 from hgmm.dgl_compat import dgl
 from hgmm.graph.csc import relation_csc
 from hgmm.nn import CrossModalConv
+from hgmm.settings import using_backend
 from hgmm.typing import RelationCSC
 
 __all__ = ["LAYERS", "LayerProblem", "make_problem", "missing", "trial"]
@@ -94,7 +94,7 @@ def trial(provider: str, problem: LayerProblem) -> Trial:
     present = None if problem.present is None else {NTYPE: problem.present}
 
     def forward() -> Tensor:
-        with backend(BACKENDS[provider]):
+        with using_backend(BACKENDS[provider]):
             return cast(Tensor, conv(problem.graph, {NTYPE: problem.h}, present)[0][NTYPE])
 
     return _trial(problem, conv, forward, _named(conv))

@@ -10,8 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -23,7 +22,10 @@ import click
 import numpy as np
 import psutil
 import torch
+from rich.console import Console
 from torch import Tensor
+
+from hgmm.errors import unknown_name
 
 __all__ = [
     "MODES",
@@ -31,9 +33,9 @@ __all__ = [
     "Row",
     "Times",
     "Timing",
-    "backend",
     "check_device",
     "check_folder",
+    "choose_providers",
     "environment",
     "free_mib",
     "interleaved",
@@ -130,6 +132,52 @@ class Forecast:
             return None
         return f"would need about {need / 1024:,.0f} GiB, and {free_mib / 1024:,.0f} are free"
 
+    def fitting(
+        self, providers: Iterable[str], size: float, free_mib: float, *, console: Console, where: str
+    ) -> list[str]:
+        """Return the providers that may fit; print `where`, the name and the reason of each other one."""
+        return _without_reason({name: self.reason(name, size, free_mib) for name in providers}, console, where)
+
+
+def _without_reason(reasons: Mapping[str, str | None], console: Console, where: str) -> list[str]:
+    for name, reason in reasons.items():
+        if reason is not None:
+            console.print(f"{where}: {name} {reason}")
+    return [name for name, reason in reasons.items() if reason is None]
+
+
+def choose_providers(
+    named: str | None, known: Collection[str], missing: Callable[[str], str | None], console: Console
+) -> list[str]:
+    """Return the providers to measure: all that run here, or those that were named.
+
+    Parameters
+    ----------
+    named
+        Names separated by commas.
+    known
+        All names.
+    missing
+        Why a provider cannot run here, None if it can.
+    console
+        Where those that are left out are named, and why.
+
+    Raises
+    ------
+    click.BadParameter
+        A named provider is unknown or cannot run; which is exit code 2.
+    """
+    if named is None:
+        return _without_reason({name: missing(name) for name in known}, console, "skipped")
+    names = [name.strip() for name in named.split(",")]
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(unknown_name("provider", name, known), param_hint="--providers")
+        reason = missing(name)
+        if reason is not None:
+            raise click.BadParameter(f"provider {name!r} {reason}", param_hint="--providers")
+    return names
+
 
 def summarise(seconds: Sequence[float]) -> Timing:
     """Give the median and the 20 % and 80 % quantiles of `seconds`, in milliseconds."""
@@ -170,20 +218,6 @@ def _synchronize(device: str) -> None:
     # A GPU works on after the call that gave it work has returned.
     if device != "cpu":
         torch.cuda.synchronize(device)
-
-
-@contextmanager
-def backend(name: str) -> Iterator[None]:
-    """Let `name` be ``HGMM_BACKEND``; a backward pass stays with the backend of its forward pass."""
-    before = os.environ.get("HGMM_BACKEND")
-    os.environ["HGMM_BACKEND"] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HGMM_BACKEND"]
-        else:
-            os.environ["HGMM_BACKEND"] = before
 
 
 def median_seconds(work: Callable[[], Any], *, rounds: int, warmup: int, device: str = "cpu") -> float:

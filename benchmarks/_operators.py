@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks._measure import backend
 from hgmm import kernels
 from hgmm.dgl_compat import dgl
 from hgmm.graph.csc import build_csc
+from hgmm.settings import using_backend
 from hgmm.typing import RelationCSC
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "make_problem",
     "missing",
     "missing_backend",
+    "own_backend",
     "trial",
 ]
 
@@ -161,6 +162,11 @@ def missing_backend(name: str, op: str, device: str) -> str | None:
     return f"{op} has no backend {name}"
 
 
+def own_backend(device: str) -> str:
+    """Return the compiled implementation of a device."""
+    return "cpu" if device == "cpu" else "triton"
+
+
 def trial(provider: str, problem: Problem) -> Trial:
     """Let a provider get ready: what it needs once, such as its own kind of graph, is not timed."""
     leaves = _stored(problem) if provider == HALF else problem.leaves
@@ -201,7 +207,7 @@ def _hgmm(name: str) -> Callable[[Problem], Callable[[], Tensor]]:
         csc, leaves, present, case = problem.csc, problem.leaves, problem.present, problem.case
 
         def run() -> Tensor:
-            with backend(name):
+            with using_backend(name):
                 if case.op == "neighbor_mean":
                     return kernels.neighbor_mean(csc, *leaves, present=present)
                 if case.op == "inter_node_attention":
@@ -265,12 +271,12 @@ def gathers(case: Case, csc: RelationCSC) -> list[Callable[[], Any]]:
     ways: list[Callable[[], Any]] = [
         lambda: bag(csc.indices, table, csc.indptr, mode="sum", include_last_offset=True),
     ]
-    own = "cpu" if case.device == "cpu" else "triton"
+    own = own_backend(case.device)
     if missing_backend(own, "neighbor_mean", case.device) is None:
         rows = table.unsqueeze(1)
 
         def neighbor_sum() -> Tensor:
-            with backend(own):
+            with using_backend(own):
                 return kernels.neighbor_sum(csc, rows)
 
         ways.append(neighbor_sum)

@@ -43,6 +43,7 @@ from benchmarks._measure import (
     Times,
     check_device,
     check_folder,
+    choose_providers,
     environment,
     free_mib,
     interleaved,
@@ -52,7 +53,7 @@ from benchmarks._measure import (
     write_rows,
 )
 from benchmarks._table import figure, make_console, make_table, print_table
-from hgmm.errors import HgmmError, unknown_name
+from hgmm.errors import HgmmError
 
 __all__ = ["OP", "main", "parse_edges"]
 
@@ -162,22 +163,6 @@ def _ratios(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[float |
     return [baseline["median_ms"] / row["median_ms"], peak / whole if peak is not None and whole else None]
 
 
-def _chosen(named: str | None, device: str, console: Console) -> list[str]:
-    reasons = {name: provider.missing(device) for name, provider in PROVIDERS.items()}
-    if named is None:
-        for name, reason in reasons.items():
-            if reason is not None:
-                console.print(f"skipped: {name} {reason}")
-        return [name for name, reason in reasons.items() if reason is None]
-    names = [name.strip() for name in named.split(",")]
-    for name in names:
-        if name not in PROVIDERS:
-            raise click.BadParameter(unknown_name("provider", name, PROVIDERS), param_hint="--providers")
-        if reasons[name] is not None:
-            raise click.BadParameter(f"provider {name!r} {reasons[name]}", param_hint="--providers")
-    return names
-
-
 def _configs(edges: str, options: Mapping[str, Any]) -> list[EpochConfig]:
     if options["hidden"] % options["heads"]:
         raise click.BadParameter(
@@ -200,13 +185,8 @@ def _measure_all(
 ) -> Iterator[list[dict[str, Any]]]:
     forecast = Forecast(MEMORY_MARGIN)
     for config in configs:
-        fitting = []
-        for name in names:
-            reason = forecast.reason(name, config.edges, free_mib(config.device))
-            if reason is None:
-                fitting.append(name)
-            else:
-                console.print(f"skipped at {config.edges:,} edges: {name} {reason}")
+        where = f"skipped at {config.edges:,} edges"
+        fitting = forecast.fitting(names, config.edges, free_mib(config.device), console=console, where=where)
         if not fitting:
             continue
         rows = [row.flat() for row in _measure(fitting, config, rounds)]
@@ -249,7 +229,8 @@ def main(
     check_device(options["device"])
     configs = _configs(edges, options)
     console = make_console()
-    names = _chosen(named, options["device"], console)
+    device = options["device"]
+    names = choose_providers(named, PROVIDERS, lambda name: PROVIDERS[name].missing(device), console)
     rows: list[dict[str, Any]] = []
     try:
         _check_gate(names, configs[0])

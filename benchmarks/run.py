@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from benchmarks._measure import (
     Times,
     check_device,
     check_folder,
+    choose_providers,
     environment,
     free_mib,
     interleaved,
@@ -215,24 +217,6 @@ def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
     print_table(console, table, title=title, caption=caption)
 
 
-def _chosen(named: str | None, case: Case, console: Console) -> list[str]:
-    missing = _kind(case.op).missing
-    if named is None:
-        reasons = {name: missing(name, case) for name in PROVIDERS}
-        for name, reason in reasons.items():
-            if reason is not None:
-                console.print(f"skipped: {name} {reason}")
-        return [name for name, reason in reasons.items() if reason is None]
-    names = [name.strip() for name in named.split(",")]
-    for name in names:
-        if name not in PROVIDERS:
-            raise click.BadParameter(unknown_name("provider", name, PROVIDERS), param_hint="--providers")
-        reason = missing(name, case)
-        if reason is not None:
-            raise click.BadParameter(f"provider {name!r} {reason}", param_hint="--providers")
-    return names
-
-
 def _sizes(sizes: str, *, all_sizes: bool, large: bool) -> list[dict[str, int]]:
     if not all_sizes:
         return [parse_size(size) for size in (f"{sizes},{LARGE_SIZES}" if large else sizes).split(",")]
@@ -248,13 +232,8 @@ def _measure_all(
     forecast = Forecast(MEMORY_MARGIN)
     for case in cases:
         size = case.num_edges * case.M * case.H * case.D
-        fitting = []
-        for name in providers:
-            reason = forecast.reason(name, size, free_mib(case.device))
-            if reason is None:
-                fitting.append(name)
-            else:
-                console.print(f"skipped at {case.num_edges:,} edges, {case.M} x {case.H} x {case.D}: {name} {reason}")
+        where = f"skipped at {case.num_edges:,} edges, {case.M} x {case.H} x {case.D}"
+        fitting = forecast.fitting(providers, size, free_mib(case.device), console=console, where=where)
         if fitting:
             rows = measure(case, fitting, rounds, peaks=peaks)
             for row in rows:
@@ -310,7 +289,7 @@ def main(
         for name in names
     ]
     console = make_console()
-    providers = _chosen(named, cases[0], console)
+    providers = choose_providers(named, PROVIDERS, partial(_kind(op).missing, case=cases[0]), console)
     rows: list[dict[str, Any]] = []
     for more in _measure_all(cases, providers, rounds, peaks=not no_memory, console=console):
         rows += more

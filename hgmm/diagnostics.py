@@ -7,7 +7,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -146,19 +145,6 @@ def _dgl() -> Iterator[Finding]:
         yield Finding("DGL", "compiled library", text, "broken", "run: pip install --force-reinstall dgl")
 
 
-@contextmanager
-def _backend(name: str) -> Iterator[None]:
-    before = os.environ.get("HGMM_BACKEND")
-    os.environ["HGMM_BACKEND"] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HGMM_BACKEND"]
-        else:
-            os.environ["HGMM_BACKEND"] = before
-
-
 def _kernels() -> Iterator[Finding]:
     try:
         yield Finding("kernels", "HGMM_BACKEND", settings.backend())
@@ -178,7 +164,7 @@ def _kernels() -> Iterator[Finding]:
                 text = f"{backend.name}: not available: {'; '.join(reasons)}"
                 findings[backend.name] = Finding("kernels", op, text, "note")
             else:
-                with _backend(backend.name):
+                with settings.using_backend(backend.name):
                     findings[backend.name] = _try_backend(op, backend.name, run)
         working = [name for name, finding in findings.items() if finding.status == "ok"]
         if working:

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hgmm.errors import ConfigError, unknown_name
 
-__all__ = ["BACKENDS", "CPU_ISAS", "backend", "cpu_isa", "data_root"]
+__all__ = ["BACKENDS", "CPU_ISAS", "backend", "cpu_isa", "data_root", "using_backend"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 CPU_ISAS = ("auto", "portable", "avx2")
@@ -34,6 +36,20 @@ def backend() -> str:
     if name not in BACKENDS:
         raise ConfigError(f"environment variable HGMM_BACKEND: {unknown_name('backend', name, BACKENDS)}")
     return name
+
+
+@contextmanager
+def using_backend(name: str) -> Iterator[None]:
+    """Request a kernel implementation for a while; a backward pass stays with the backend of its forward pass."""
+    before = os.environ.get("HGMM_BACKEND")
+    os.environ["HGMM_BACKEND"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HGMM_BACKEND"]
+        else:
+            os.environ["HGMM_BACKEND"] = before
 
 
 def cpu_isa() -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,21 @@ def test_the_backend_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HGMM_BACKEND", "refrence")
     with pytest.raises(ConfigError, match=r"HGMM_BACKEND: unknown backend 'refrence'; .* Did you mean 'reference'\?"):
         settings.backend()
+
+
+@pytest.mark.parametrize("before", [None, "auto"])
+def test_backend_is_what_it_was_afterwards(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HGMM_BACKEND", raising=False)
+    if before is not None:
+        monkeypatch.setenv("HGMM_BACKEND", before)
+
+    def fail() -> None:
+        with settings.using_backend("reference"):
+            raise LookupError(os.environ["HGMM_BACKEND"])
+
+    with pytest.raises(LookupError, match="reference"):
+        fail()
+    assert os.environ.get("HGMM_BACKEND") == before
 
 
 def test_the_instruction_set_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
@@ -13,7 +12,6 @@ from benchmarks._measure import (
     MODES,
     Row,
     Times,
-    backend,
     check_device,
     environment,
     interleaved,
@@ -113,21 +111,6 @@ def test_median_is_of_the_measured_rounds(monkeypatch: pytest.MonkeyPatch) -> No
     ticks = iter([0.0, 10.0, 11.0, 20.0, 25.0, 30.0, 32.0])
     monkeypatch.setattr("benchmarks._measure.time.perf_counter", lambda: next(ticks))
     assert median_seconds(lambda: None, rounds=3, warmup=1) == 2.0
-
-
-@pytest.mark.parametrize("before", [None, "auto"])
-def test_backend_is_what_it_was_afterwards(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HGMM_BACKEND", raising=False)
-    if before is not None:
-        monkeypatch.setenv("HGMM_BACKEND", before)
-
-    def fail() -> None:
-        with backend("reference"):
-            raise LookupError(os.environ["HGMM_BACKEND"])
-
-    with pytest.raises(LookupError, match="reference"):
-        fail()
-    assert os.environ.get("HGMM_BACKEND") == before
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "meta", "gpu"])
