@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from hgmm import datasets
 from hgmm.graph import MultimodalGraph
-from hgmm.kernels import _native
 from hgmm.training import RunRecord, configure, train_run
+from tests.kernels.against_reference import use_isa
 
 EPOCHS = 20
-
-
-@pytest.fixture
-def compiled() -> None:
-    """Skip where there is no compiled library, unless there must be one."""
-    reason = _native.missing_reason()
-    if reason is not None:
-        assert os.environ.get("HGMM_REQUIRE_NATIVE") != "1", reason
-        pytest.skip(reason)
 
 
 def train(backend: str, dataset: str, graph: MultimodalGraph, folder: Path, patch: pytest.MonkeyPatch) -> RunRecord:
@@ -31,6 +21,7 @@ def train(backend: str, dataset: str, graph: MultimodalGraph, folder: Path, patc
 
 
 def agree(dataset: str, graph: MultimodalGraph, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    use_isa("auto", patch)
     reference, fused = (train(name, dataset, graph, folder, patch) for name in ("reference", "cpu"))
     assert len(reference.epochs) == EPOCHS
     for ours, theirs in zip(fused.epochs, reference.epochs, strict=True):
@@ -38,11 +29,9 @@ def agree(dataset: str, graph: MultimodalGraph, folder: Path, patch: pytest.Monk
     assert fused.best_epoch == reference.best_epoch
 
 
-@pytest.mark.usefixtures("compiled")
 def test_emoji(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agree("emoji", datasets.load("emoji"), tmp_path, monkeypatch)
 
 
-@pytest.mark.usefixtures("compiled")
 def test_imdb(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agree("imdb", datasets.load("imdb", root=real_data), tmp_path, monkeypatch)

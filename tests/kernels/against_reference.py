@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hgmm.kernels import _native
 from hgmm.kernels._checks import HALF_DTYPES
+from hgmm.settings import using_backend as backend
 from tests.kernels.cases import Case, generator
 from tests.tolerances import TOLERANCE
 
@@ -47,13 +48,6 @@ def use_isa(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def name_of(row: dict[str, Any]) -> str:
     """Name a combination of options by its values."""
     return "-".join(str(value).removeprefix("torch.") for value in row.values())
-
-
-@contextmanager
-def backend(name: str) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HGMM_BACKEND", name)
-        yield
 
 
 @contextmanager
@@ -133,6 +127,17 @@ def equals_reference(
     for x, y, leaf in zip(actual_grads, expected_grads, leaves, strict=True):
         assert x.dtype == leaf.dtype
         near(x, y, max(lowest, leaf.dtype, key=_tolerance), factor=factor)
+
+
+def same_when_compiled(run: Callable[..., Results], leaves: Sequence[Tensor], name: str) -> None:
+    """Assert that torch.compile finds one whole graph, whose results and gradients have the same bits."""
+    torch._dynamo.reset()
+    with backend(name):
+        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
+    assert "Compiled" in type(actual[0].grad_fn).__name__
+    found = [x for x in actual if x is not None]
+    assert all(torch.equal(x, y) for x, y in zip(found, (y for y in expected if y is not None), strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
 
 
 def _tolerance(dtype: torch.dtype) -> float:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hgmm.kernels import _triton
 from tests.kernels.against_reference import use_isa
 
 
@@ -15,6 +17,15 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
     use_isa(name, monkeypatch)
     return name
+
+
+@pytest.fixture
+def triton() -> None:
+    """Skip where there is no Triton, unless there must be one."""
+    reason = _triton.missing_reason()
+    if reason is not None:
+        assert os.environ.get("HGMM_REQUIRE_NATIVE") != "1", reason
+        pytest.skip(reason)
 
 
 class _Allocations(TorchDispatchMode):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hgmm.kernels import _triton
 from hgmm.kernels._checks import HALF_DTYPES
-from tests.kernels.against_reference import Results, equals_reference, random_case
-from tests.kernels.cases import CASES, Case
+from hgmm.typing import RelationCSC
+from tests.kernels.against_reference import Results, backend, equals_reference, gradients, random_case
+from tests.kernels.cases import CASES, Case, relation
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Degrees around the sizes of tiles, for destinations; sources have about five each.
@@ -36,13 +36,6 @@ SIZES = {"M": (1, 2, 3, 5, 8), "H": (1, 2), "D": (1, 5, 8, 40)}
 SHARES = {"whole": (512, 64), "split": (7, 6)}
 
 
-@pytest.fixture(autouse=True)
-def _there_is_triton() -> None:
-    reason = _triton.missing_reason()
-    if reason is not None:
-        pytest.skip(reason)
-
-
 def share_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread rows over programs as `SHARES` says."""
     from hgmm.kernels import _triton_rows
@@ -52,6 +45,11 @@ def share_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
 
 
+def relation_there(case: Case) -> RelationCSC:
+    """Return the relation on the device of the kernels."""
+    return RelationCSC(*(x.to(DEVICE) for x in relation(case)))
+
+
 def there(leaves: Sequence[Tensor]) -> list[Tensor]:
     """Move leaves to the device of the kernels."""
     return [x.detach().to(DEVICE).requires_grad_(x.requires_grad) for x in leaves]
@@ -59,7 +57,25 @@ def there(leaves: Sequence[Tensor]) -> list[Tensor]:
 
 def check(run: Callable[..., Results], leaves: Sequence[Tensor], *, factor: float = 1.0) -> None:
     """Compare with the reference: results and every gradient."""
-    if leaves[min(1, len(leaves) - 1)].dtype in HALF_DTYPES:
+    if leaves[:2][-1].dtype in HALF_DTYPES:
         # Here some rows have one neighbour, so that <grad, out> cancels and only its rounding, times a key, is left.
         factor *= 2
     equals_reference(run, there(leaves), factor=factor, name="triton")
+
+
+def same_bits_and_inputs(
+    run: Callable[..., Results], leaves: Sequence[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert that results and gradients do not depend on the runs of rows, and that inputs are not written."""
+    from hgmm.kernels import _triton_rows
+
+    leaves = there(leaves)
+    copies = [x.detach().clone() for x in leaves]
+    found = []
+    for work in (1, 64):
+        monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
+        with backend("triton"):
+            result = run(*leaves)
+            found.append([*(x for x in result if x is not None), *gradients(result, leaves)])
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))

@@ -22,6 +22,7 @@ from tests.kernels.against_reference import (
     name_of,
     near,
     random_case,
+    same_when_compiled,
     star,
     strided,
     threads,
@@ -207,12 +208,7 @@ def test_a_compiled_graph_is_whole_and_gives_the_same_bits(index: torch.dtype, i
     case = GRAPHS["random"]
     leaves = leaves_of(case, "float32", M=3, H=2, D=5)
     run = call(case, M=3, combine="sharp", index=index)
-    torch._dynamo.reset()
-    with backend("auto"):
-        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
-    assert "Compiled" in type(actual[0].grad_fn).__name__
-    assert all(torch.equal(x, y) for x, y in zip(actual[:2], expected[:2], strict=True))
-    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+    same_when_compiled(run, leaves, "auto")
 
 
 @pytest.mark.parametrize(

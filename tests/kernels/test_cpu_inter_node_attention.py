@@ -21,6 +21,7 @@ from tests.kernels.against_reference import (
     name_of,
     near,
     random_case,
+    same_when_compiled,
     star,
     strided,
     threads,
@@ -195,12 +196,7 @@ def test_a_compiled_graph_is_whole_and_gives_the_same_bits(index: torch.dtype, i
     case = GRAPHS["random"]
     leaves = leaves_of(case, "float32", M=3, H=2, D=5, biased=True)
     run = call(case, M=3, dropout=0.3, index=index)
-    torch._dynamo.reset()
-    with backend("auto"):
-        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
-    assert "Compiled" in type(actual[0].grad_fn).__name__
-    assert torch.equal(actual[0], expected[0])
-    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+    same_when_compiled(run, leaves, "auto")
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import OPERATORS, _triton
-from tests.kernels.cases import Case, generator, relation
-from tests.kernels.on_triton import DEVICE, _there_is_triton  # noqa: F401  # a fixture of every test here
+from tests.kernels.cases import Case, generator
+from tests.kernels.on_triton import DEVICE, relation_there
 
+pytestmark = pytest.mark.usefixtures("triton")
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARCHITECTURES = (80, 90, 100)
 
@@ -143,7 +144,7 @@ def test_the_best_tile_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton, "autotune", lambda **options: real(**options, do_bench=bench))
     monkeypatch.setattr(_triton_rows, "_takes_default", lambda: False)
     _triton_rows._tuned.cache_clear()
-    csc = type(relation(TWO))(*(x.to(DEVICE) for x in relation(TWO)))
+    csc = relation_there(TWO)
     x = torch.randn(2, 1, 40, generator=generator()).to(DEVICE)
     for _ in range(2):
         out, _ = triton_kernels.forward(csc, x, None, None, False)

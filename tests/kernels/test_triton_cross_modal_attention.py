@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from hgmm.errors import BackendError
-from hgmm.kernels import _triton_rows, cross_modal_attention
-from tests.kernels.against_reference import STORAGES, backend, gradients, name_of, near, strided
-from tests.kernels.cases import CASES, Case, node_tensors, presence, relation
+from hgmm.kernels import cross_modal_attention
+from tests.kernels.against_reference import STORAGES, backend, gradients, name_of, near, same_when_compiled, strided
+from tests.kernels.cases import CASES, Case, node_tensors, presence
 from tests.kernels.on_triton import (
     DEVICE,
     EMPTY,
     GRAPHS,
     SHARES,
     SIZES,
-    _there_is_triton,  # noqa: F401  # a fixture of every test here
     check,
+    relation_there,
+    same_bits_and_inputs,
     share_rows,
     there,
 )
@@ -28,6 +29,7 @@ from tests.kernels.problems import cross_modal_call as call
 from tests.kernels.problems import cross_modal_leaves as leaves_of
 from tests.tolerances import TOLERANCE
 
+pytestmark = pytest.mark.usefixtures("triton")
 AXES: dict[str, Any] = {
     **CROSS_MODAL,
     "graph": tuple(GRAPHS),
@@ -93,7 +95,7 @@ def test_attention_equals_the_reference_where_no_gradient_is_recorded(
     options: dict[str, Any] = {
         "combine": combine, "present": None if mask is None else mask.to(DEVICE), "return_attention": True
     }  # fmt: skip
-    csc = type(relation(case))(*(x.to(DEVICE) for x in relation(case)))
+    csc = relation_there(case)
     with torch.no_grad(), backend("triton"):
         actual = cross_modal_attention(csc, *leaves, **options).attn
     with torch.no_grad(), backend("reference"):
@@ -126,7 +128,7 @@ def test_the_only_source_with_a_modality_gives_all_of_it(combine: str) -> None:
     q = torch.ones(1, 2, 1, 1)
     v = torch.tensor([[2.0, 3.0], [5.0, 7.0]]).view(2, 2, 1, 1)
     present = torch.tensor([[True, False], [False, True]], device=DEVICE)
-    csc = type(relation(CASES["plain"]))(*(x.to(DEVICE) for x in relation(Case((0, 1), (0, 0), 2, 1))))
+    csc = relation_there(Case((0, 1), (0, 0), 2, 1))
     with backend("triton"):
         out = cross_modal_attention(csc, *there((k, q, q, v)), present=present, combine=combine)
     assert out.out.view(-1).tolist() == [2, 7]
@@ -135,16 +137,7 @@ def test_the_only_source_with_a_modality_gives_all_of_it(combine: str) -> None:
 @pytest.mark.parametrize("combine", ROWS)
 def test_runs_do_not_change_a_bit_and_inputs_are_not_written(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES["plain"]
-    leaves = there(leaves_of(case, "float32", M=3, H=1, D=5))
-    copies = [x.detach().clone() for x in leaves]
-    found = []
-    for work in (1, 64):
-        monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
-        with backend("triton"):
-            result = call(case, M=3, combine=combine)(*leaves)
-            found.append([*result[:2], *gradients(result, leaves)])
-    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
-    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))
+    same_bits_and_inputs(call(case, M=3, combine=combine), leaves_of(case, "float32", M=3, H=1, D=5), monkeypatch)
 
 
 def test_values_of_absent_modalities_do_not_matter() -> None:
@@ -167,12 +160,7 @@ def test_a_compiled_graph_is_whole_and_gives_the_same_bits() -> None:
     case = CASES["plain"]
     leaves = there(leaves_of(case, "float32", M=3, H=2, D=5))
     run = call(case, M=3, combine="sharp")
-    torch._dynamo.reset()
-    with backend("triton"):
-        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
-    assert "Compiled" in type(actual[0].grad_fn).__name__
-    assert all(torch.equal(x, y) for x, y in zip(actual[:2], expected[:2], strict=True))
-    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+    same_when_compiled(run, leaves, "triton")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +173,6 @@ def test_a_compiled_graph_is_whole_and_gives_the_same_bits() -> None:
 )
 def test_what_it_refuses(M: int, options: dict[str, Any], message: str) -> None:
     case = CASES["plain"]
-    csc = type(relation(case))(*(x.to(DEVICE) for x in relation(case)))
+    csc = relation_there(case)
     with backend("triton"), pytest.raises(BackendError, match=message):
         cross_modal_attention(csc, *there(leaves_of(case, "float64", M=M, H=1, D=2)), **options)

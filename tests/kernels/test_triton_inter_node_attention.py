@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from hgmm.errors import BackendError
-from hgmm.kernels import _triton_rows, inter_node_attention
-from hgmm.typing import RelationCSC
-from tests.kernels.against_reference import STORAGES, backend, gradients, name_of, near, strided
-from tests.kernels.cases import CASES, Case, presence, relation
+from hgmm.kernels import inter_node_attention
+from tests.kernels.against_reference import STORAGES, backend, name_of, near, same_when_compiled, strided
+from tests.kernels.cases import CASES, Case, presence
 from tests.kernels.on_triton import (
     DEVICE,
     EMPTY,
     GRAPHS,
     SHARES,
     SIZES,
-    _there_is_triton,  # noqa: F401  # a fixture of every test here
     check,
+    relation_there,
+    same_bits_and_inputs,
     share_rows,
     there,
 )
@@ -27,6 +27,7 @@ from tests.kernels.problems import INTER_NODE, SEED
 from tests.kernels.problems import inter_node_call as call
 from tests.kernels.problems import inter_node_leaves as leaves_of
 
+pytestmark = pytest.mark.usefixtures("triton")
 AXES: dict[str, Any] = {
     **INTER_NODE,
     "graph": tuple(GRAPHS),
@@ -88,7 +89,7 @@ def test_attention_equals_the_reference_where_no_gradient_is_recorded(
     mask = presence(case, "some")
     assert mask is not None
     leaves = there(leaves_of(case, "float32", M=3, H=5, D=4))
-    csc = RelationCSC(*(x.to(DEVICE) for x in relation(case)))
+    csc = relation_there(case)
     options: dict[str, Any] = {
         "present": mask.to(DEVICE), "dropout": dropout, "seed": SEED, "return_attention": True
     }  # fmt: skip
@@ -112,34 +113,50 @@ def test_extreme_logits_equal_the_reference(shares: str, monkeypatch: pytest.Mon
     check(call(case, M=2), leaves, factor=1e3)
 
 
+@pytest.mark.parametrize("wanted", range(4), ids=["k", "q", "v", "bias"])
+@pytest.mark.parametrize("shares", SHARES)
+def test_one_gradient_alone_equals_the_reference(shares: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(shares, monkeypatch)
+    case = GRAPHS["tiles"]
+    leaves = [
+        x.requires_grad_(i == wanted) for i, x in enumerate(leaves_of(case, "float64", M=2, H=2, D=3, biased=True))
+    ]
+    results = []
+    for name in ("triton", "reference"):
+        with backend(name):
+            own = there(leaves)
+            (out, _) = call(case, M=2)(*own)
+            results.append(torch.autograd.grad(out.square().sum(), own[wanted])[0])
+    near(results[0], results[1], torch.float64)
+
+
+def test_what_is_not_needed_is_empty() -> None:
+    from hgmm.kernels.inter_node_attention import triton_kernels
+
+    case = CASES["plain"]
+    k, q, v, bias = (x.detach() for x in there(leaves_of(case, "float32", M=2, H=2, D=3, biased=True)))
+    arguments = (relation_there(case), k, q, v, None, bias, 0.0, 0)
+    out, _, lse = triton_kernels.forward(*arguments, False)
+    grads = triton_kernels.backward(*arguments, out, lse, torch.ones_like(out), False, False, True)
+    assert [x.numel() for x in grads] == [0, 0, 0, bias.numel()]
+
+
 def test_runs_do_not_change_a_bit_and_inputs_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     case = GRAPHS["tiles"]
-    leaves = there(leaves_of(case, "float32", M=2, H=2, D=5, biased=True))
-    copies = [x.detach().clone() for x in leaves]
-    found = []
-    for work in (1, 64):
-        monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
-        with backend("triton"):
-            result = call(case, M=2, dropout=0.3)(*leaves)
-            found.append([result[0], *gradients(result, leaves)])
-    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
-    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))
+    same_bits_and_inputs(
+        call(case, M=2, dropout=0.3), leaves_of(case, "float32", M=2, H=2, D=5, biased=True), monkeypatch
+    )
 
 
 def test_a_compiled_graph_is_whole_and_gives_the_same_bits() -> None:
     case = CASES["plain"]
     leaves = there(leaves_of(case, "float32", M=3, H=2, D=5, biased=True))
     run = call(case, M=3, dropout=0.3)
-    torch._dynamo.reset()
-    with backend("triton"):
-        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
-    assert "Compiled" in type(actual[0].grad_fn).__name__
-    assert torch.equal(actual[0], expected[0])
-    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+    same_when_compiled(run, leaves, "triton")
 
 
 def test_weights_with_gradients_are_refused() -> None:
     case = CASES["plain"]
-    csc = RelationCSC(*(x.to(DEVICE) for x in relation(case)))
+    csc = relation_there(case)
     with backend("triton"), pytest.raises(BackendError, match="triton: the weights of edges are differentiable in the"):
         inter_node_attention(csc, *there(leaves_of(case, "float64", M=2, H=1, D=2)), return_attention=True)

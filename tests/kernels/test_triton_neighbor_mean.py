@@ -7,17 +7,16 @@ import pytest
 import torch
 
 from hgmm.kernels import _triton_rows, neighbor_mean
-from hgmm.typing import RelationCSC
-from tests.kernels.against_reference import backend, gradients, name_of, strided
-from tests.kernels.cases import CASES, Case, generator, relation
+from tests.kernels.against_reference import backend, gradients, name_of, same_when_compiled, strided
+from tests.kernels.cases import CASES, Case, generator
 from tests.kernels.on_triton import (
-    DEVICE,
     EMPTY,
     GRAPHS,
     SHARES,
     SIZES,
-    _there_is_triton,  # noqa: F401  # a fixture of every test here
     check,
+    relation_there,
+    same_bits_and_inputs,
     share_rows,
     there,
 )
@@ -26,6 +25,7 @@ from tests.kernels.problems import FUNCTIONS, NEIGHBOR_DTYPES, NEIGHBORS
 from tests.kernels.problems import neighbor_call as call
 from tests.kernels.problems import neighbor_leaves as leaves_of
 
+pytestmark = pytest.mark.usefixtures("triton")
 AXES: dict[str, Any] = {
     **NEIGHBORS,
     "graph": tuple(GRAPHS),
@@ -76,7 +76,7 @@ def test_weights_that_sum_to_zero_give_zero_and_zero_gradients(
     monkeypatch.setattr(_triton_rows, "LONGEST_ROW", 1 if shares == "split" else 512)
     case = Case((0, 1), (0, 0), 2, 1)
     leaves = there([leaves_of(case, "float32", "none", M=1, D=2)[0], torch.tensor(weight, requires_grad=True)])
-    csc = RelationCSC(*(x.to(DEVICE) for x in relation(case)))
+    csc = relation_there(case)
     with backend("triton"):
         out = neighbor_mean(csc, leaves[0], edge_weight=leaves[1])
         assert not out.any()
@@ -94,25 +94,13 @@ def test_signed_weights_equal_the_reference(function: str) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_runs_do_not_change_a_bit_and_inputs_are_not_written(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = GRAPHS["tiles"]
-    leaves = there(leaves_of(case, "float32", "modality", M=3, D=5))
-    copies = [x.detach().clone() for x in leaves]
-    found = []
-    for work in (1, 64):
-        monkeypatch.setattr(_triton_rows, "RUN_WORK", work)
-        with backend("triton"):
-            result = call(case, M=3, function=function)(*leaves)
-            found.append([result[0], *gradients(result, leaves)])
-    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
-    assert all(torch.equal(x, y) for x, y in zip(leaves, copies, strict=True))
+    same_bits_and_inputs(
+        call(case, M=3, function=function), leaves_of(case, "float32", "modality", M=3, D=5), monkeypatch
+    )
 
 
 def test_a_compiled_graph_is_whole_and_gives_the_same_bits() -> None:
     case = CASES["plain"]
     leaves = there(leaves_of(case, "float32", "edge", M=3, D=5))
     run = call(case, M=3, function="mean")
-    torch._dynamo.reset()
-    with backend("triton"):
-        expected, actual = run(*leaves), torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
-    assert "Compiled" in type(actual[0].grad_fn).__name__
-    assert torch.equal(actual[0], expected[0])
-    assert all(torch.equal(x, y) for x, y in zip(gradients(actual, leaves), gradients(expected, leaves), strict=True))
+    same_when_compiled(run, leaves, "triton")
