@@ -467,7 +467,7 @@ class CrossModal {
     add_rows<D8>(s, grad_out(), tile.offset, tile.n, tile.rho, rho_layout(s, mode), value);
   }
 
-  void prefetch_destination(int64_t i) {
+  HGMM_PREFETCHES void prefetch_destination(int64_t i) {
     prefetch_row(q_node() + i * s.F, s.F);
     prefetch_row(q_modal() + i * s.F, s.F);
     prefetch_row(grad_out() + i * s.F, s.F);
@@ -590,7 +590,7 @@ class CrossModal {
   T* grad_q_modal() const { return static_cast<T*>(a.grad_q_modal); }
 
   // Three rows a destination are in flight, so fewer destinations fill the queue of misses.
-  static constexpr int64_t kSourceAhead = 4;
+  static constexpr int64_t kSourceAhead = 6;
 
   const Args& a;
   const Plan<T> plan;

@@ -264,7 +264,7 @@ class InterNode {
     add_rows<D8>(s, grad_out(), own.offset, own.n, own.attn, layout, value);
   }
 
-  void prefetch_destination(int64_t i) {
+  HGMM_PREFETCHES void prefetch_destination(int64_t i) {
     prefetch_row(queries() + i * s.F, s.F);
     prefetch_row(grad_out() + i * s.F, s.F);
     prefetch_row(records() + i * 2 * s.S, 2 * s.S);

@@ -29,11 +29,19 @@ struct Shape {
       : M(M_), H(H_), D(D_), Hp((H_ + 3) / 4 * 4), S(M_ * Hp), F(int64_t{M_} * H_ * D_) {}
 };
 
+// Asks for the first lines of a row; the processor's own prefetcher, which has more requests in flight than a program
+// can have, brings the rest once it has seen the row read in order. The second-level cache is the place, since the
+// first-level one is too small for all rows under way.
+constexpr int64_t kFetchedBytes = 256;
+
+// GCC takes a function that only prefetches for one without effect, and drops calls that it has not inlined before.
+#define HGMM_PREFETCHES inline __attribute__((always_inline))
+
 template <class S>
-inline void prefetch_row(const S* row, int64_t numbers) {
+HGMM_PREFETCHES void prefetch_row(const S* row, int64_t numbers) {
   const char* p = reinterpret_cast<const char*>(row);
-  const char* end = p + numbers * int64_t(sizeof(S));
-  for (; p < end; p += 64) __builtin_prefetch(p);
+  const int64_t bytes = numbers * int64_t(sizeof(S));
+  for (int64_t i = 0; i < kFetchedBytes && i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
 // Start of the vectors of heads h .. h + 3 of modality m; heads past the last stand for the last.
