@@ -26,6 +26,7 @@ from rich.console import Console
 from torch import Tensor
 
 from hgmm.errors import unknown_name
+from hgmm.settings import large_pages
 
 __all__ = [
     "MODES",
@@ -98,6 +99,7 @@ class Row:
     rounds: int
     device: str
     threads: int
+    large_pages: bool
     versions: Mapping[str, str]
     commit: str | None
     dirty: bool | None
@@ -353,6 +355,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
+        "large_pages": large_pages(),
         "versions": {"python": platform.python_version(), **versions},
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),

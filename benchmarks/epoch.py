@@ -54,6 +54,7 @@ from benchmarks._measure import (
 )
 from benchmarks._table import figure, make_console, make_table, print_table
 from hgmm.errors import HgmmError
+from hgmm.settings import prefer_large_pages
 
 __all__ = ["OP", "main", "parse_edges"]
 
@@ -221,6 +222,7 @@ def main(
     peak_of: tuple[str, str] | None,
     **options: Any,
 ) -> None:
+    prefer_large_pages()
     if peak_of is not None:
         name, config = peak_of
         click.echo(_peak(name, EpochConfig(**json.loads(config))))

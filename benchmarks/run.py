@@ -44,6 +44,7 @@ from benchmarks._measure import (
 from benchmarks._operators import BACKENDS, DEGREES, HALF, OPERATORS, Case, Trial, casts, gathers
 from benchmarks._table import figure, make_console, make_table, print_table
 from hgmm.errors import unknown_name
+from hgmm.settings import prefer_large_pages
 
 __all__ = ["PROVIDERS", "check_gate", "main", "measure", "parse_size"]
 
@@ -273,6 +274,7 @@ def main(
     json_path: Path | None,
     peak_of: tuple[str, str] | None,
 ) -> None:
+    prefer_large_pages()
     if peak_of is not None:
         provider, case = peak_of
         click.echo(_peak(provider, Case(**json.loads(case))))

@@ -48,6 +48,16 @@ def test_the_instruction_set_comes_from_the_environment(monkeypatch: pytest.Monk
         settings.cpu_isa()
 
 
+def test_tensors_get_large_pages_unless_the_user_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    settings.prefer_large_pages()
+    assert not settings.large_pages()
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    assert not settings.large_pages()
+    settings.prefer_large_pages()
+    assert settings.large_pages()
+
+
 def test_the_data_root_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("HGMM_DATA", "~/data")

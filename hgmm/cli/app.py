@@ -22,6 +22,7 @@ from hgmm.cli.predict import predict
 from hgmm.cli.runs import runs
 from hgmm.cli.train import train
 from hgmm.errors import HgmmError
+from hgmm.settings import prefer_large_pages
 
 __all__ = ["USER_ERROR", "main"]
 
@@ -95,6 +96,7 @@ def main(debug: bool) -> None:
 
     Start with: hgmm train --dataset emoji
     """
+    prefer_large_pages()
 
 
 for _command in (train, evaluate, predict, embed, runs, datasets, import_folder, doctor):

@@ -18,7 +18,7 @@ from benchmarks._table import figure, make_console
 
 TINY = Case("cross_modal_attention", 60, "power", 3, 2, 8)
 KEYS = {"op", "provider", "mode", "num_edges", "degrees", "M", "H", "D", "dtype"}
-KEYS |= {"median_ms", "p20_ms", "p80_ms", "peak_mib", "device", "threads", "versions", "commit", "utc"}
+KEYS |= {"median_ms", "p20_ms", "p80_ms", "peak_mib", "device", "threads", "large_pages", "versions", "commit", "utc"}
 needs_kernels = pytest.mark.skipif(
     _operators.missing_backend("cpu", "cross_modal_attention", "cpu") is not None,
     reason="the compiled kernels are not built",
