@@ -29,10 +29,10 @@ struct Shape {
       : M(M_), H(H_), D(D_), Hp((H_ + 3) / 4 * 4), S(M_ * Hp), F(int64_t{M_} * H_ * D_) {}
 };
 
-// Asks for the first lines of a row; the processor's own prefetcher, which has more requests in flight than a program
-// can have, brings the rest once it has seen the row read in order. The second-level cache is the place, since the
-// first-level one is too small for all rows under way.
-constexpr int64_t kFetchedBytes = 256;
+// Asks for a row, or for the start of a long one: the processor's own prefetcher, which has more requests in flight than
+// a program can have, brings the rest once it has seen the row read in order. The second-level cache is the place, since
+// the first-level one is too small for all rows under way.
+constexpr int64_t kFetchedBytes = 1024;
 
 // GCC takes a function that only prefetches for one without effect, and drops calls that it has not inlined before.
 #define HGMM_PREFETCHES inline __attribute__((always_inline))
