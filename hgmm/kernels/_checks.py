@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -15,9 +16,12 @@ __all__ = [
     "HALF_DTYPES",
     "attention_refusals",
     "cast_for_autocast",
+    "check_axes",
     "check_choice",
+    "check_classes",
     "check_csc",
     "check_keys",
+    "check_number",
     "check_queries",
     "check_tensor",
     "describe_tensor",
@@ -167,6 +171,75 @@ def check_choice(op: str, name: str, value: str, known: Iterable[str]) -> None:
     """
     if value not in known:
         raise ConfigError(f"{op}, argument {name}: {unknown_name(name, value, known)}")
+
+
+def check_axes(
+    where: str, name: str, x: Tensor, axes: tuple[int | str, ...], *, hint: str, dtype: torch.dtype | None = None
+) -> None:
+    """Check the shape of a tensor, and maybe its dtype.
+
+    Parameters
+    ----------
+    where, name : str
+        Function and argument, for the message.
+    x : Tensor
+        The argument.
+    axes : tuple of int or str
+        The length of each axis; a letter stands for any length.
+    hint : str
+        Closes the message on a wrong shape.
+    dtype : torch.dtype, optional
+        What is expected. Default: any.
+
+    Raises
+    ------
+    ShapeError
+        Naming the argument.
+    """
+    if x.dim() != len(axes) or any(isinstance(axis, int) and axis != n for axis, n in zip(axes, x.shape, strict=True)):
+        words = ", ".join(map(str, axes)) + ("," if len(axes) == 1 else "")
+        raise ShapeError(f"{where}, {name}: expected shape ({words}), got {tuple(x.shape)}; {hint}")
+    if dtype is not None and x.dtype != dtype:
+        raise ShapeError(
+            f"{where}, {name}: expected dtype {_short(dtype)}, got {_short(x.dtype)}; cast it before the call"
+        )
+
+
+def check_classes(where: str, name: str, classes: Tensor, num_classes: int) -> None:
+    """Check that all entries are classes.
+
+    Raises
+    ------
+    ShapeError
+        If `classes` is not int64.
+    ConfigError
+        Naming the first entry outside [0, C).
+    """
+    if classes.dtype != torch.int64:
+        raise ShapeError(f"{where}, {name}: expected dtype int64, got {_short(classes.dtype)}; cast it before the call")
+    wrong = ((classes < 0) | (classes >= num_classes)).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise ConfigError(
+            f"{where}, {name}: classes lie in [0, {num_classes}), got {int(classes[first])} in row {first}; "
+            "pass rows with a label only"
+        )
+
+
+def check_number(
+    where: str, name: str, value: float, *, low: float, high: float = math.inf, open_low: bool = False, hint: str
+) -> None:
+    """Check that a finite number lies in [low, high], or with `open_low` in (low, high].
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument.
+    """
+    if math.isfinite(value) and low <= value <= high and not (open_low and value == low):
+        return
+    rule = f"{'above' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    raise ConfigError(f"{where}, {name}: must be a finite number {rule}, got {value}; {hint}")
 
 
 def attention_refusals(return_attention: bool, *tensors: Tensor | None) -> list[str]:

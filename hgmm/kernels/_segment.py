@@ -22,6 +22,7 @@ from hgmm.typing import RelationCSC
 
 __all__ = [
     "EdgeIndex",
+    "block_rows",
     "gather_dot",
     "gather_sum",
     "segment_log_softmax",
@@ -163,7 +164,8 @@ def segment_softmax(edges: EdgeIndex, logits: Tensor) -> Tensor:
     return out
 
 
-def _block_rows(x: Tensor) -> int:
+def block_rows(x: Tensor) -> int:
+    """Return how many rows of `x`, whose first axis is cut, make a block that fits a CPU's cache; at least 1."""
     return max(1, _BLOCK_ELEMENTS.get(x.device.type, _BLOCK_ELEMENTS_ELSEWHERE) // x.shape[1:].numel())
 
 
@@ -178,7 +180,7 @@ class _GatherDot(torch.autograd.Function):
         ctx.save_for_backward(x_dst, x_src)
         ctx.edges = edges  # type: ignore[attr-defined]  # torch's context takes any attribute
         out = x_src.new_empty(edges.src.numel(), *x_src.shape[1:-1])
-        rows = _block_rows(x_src)
+        rows = block_rows(x_src)
         for block, src, dst in _blocks(rows, out, edges.src, edges.dst):
             torch.sum(x_src.index_select(0, src).mul_(x_dst.index_select(0, dst)), -1, out=block)
         return out

@@ -7,9 +7,12 @@ from torch import Tensor
 from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels._checks import (
     cast_for_autocast,
+    check_axes,
     check_choice,
+    check_classes,
     check_csc,
     check_keys,
+    check_number,
     check_queries,
     check_tensor,
     describe_tensor,
@@ -134,3 +137,33 @@ def test_autocast_casts_only_where_it_is_on() -> None:
         meta = cast_for_autocast(KEYS.to("meta"))[0]
     assert meta is not None
     assert meta.dtype == torch.float32
+
+
+def test_axes() -> None:
+    x = torch.zeros(4, 3)
+    check_axes("f", "x", x, (4, "C"), hint="one row a node", dtype=torch.float32)
+    with pytest.raises(ShapeError, match=r"f, x: expected shape \(5, C\), got \(4, 3\); one row a node"):
+        check_axes("f", "x", x, (5, "C"), hint="one row a node")
+    with pytest.raises(ShapeError, match=r"f, x: expected shape \(4,\), got \(4, 3\)"):
+        check_axes("f", "x", x, (4,), hint="one row a node")
+    with pytest.raises(ShapeError, match="f, x: expected dtype bool, got float32"):
+        check_axes("f", "x", x, (4, 3), hint="one row a node", dtype=torch.bool)
+
+
+def test_classes() -> None:
+    check_classes("f", "target", torch.tensor([0, 2]), 3)
+    check_classes("f", "target", torch.tensor([], dtype=torch.int64), 3)
+    with pytest.raises(ShapeError, match="f, target: expected dtype int64, got int32"):
+        check_classes("f", "target", torch.tensor([0], dtype=torch.int32), 3)
+    with pytest.raises(ConfigError, match=r"f, target: classes lie in \[0, 3\), got 3 in row 1"):
+        check_classes("f", "target", torch.tensor([0, 3, -1]), 3)
+
+
+def test_numbers() -> None:
+    check_number("f", "x", 0.0, low=0, high=1, hint="")
+    with pytest.raises(ConfigError, match=r"x: must be a finite number above 0 and at most 1, got 0\.0; 1 is all"):
+        check_number("f", "x", 0.0, low=0, high=1, open_low=True, hint="1 is all")
+    with pytest.raises(ConfigError, match="f, x: must be a finite number at least 0, got inf"):
+        check_number("f", "x", float("inf"), low=0, hint="")
+    with pytest.raises(ConfigError, match=r"and at most 1, got 1\.5"):
+        check_number("f", "x", 1.5, low=0, high=1, hint="")
