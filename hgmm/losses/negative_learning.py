@@ -301,8 +301,8 @@ def _check_logits(logits: Tensor, dominant_logits: Tensor, variant: str) -> None
     fits = given.dim() == 3 and given.shape[0] in (1, n) and given.shape[1] in (1, num_branches)
     if not (fits and given.shape[2] == num_classes and dominant_logits.dim() <= logits.dim()):
         raise ShapeError(
-            f"{_WHERE}, dominant_logits: expected {(n, num_classes)} or {tuple(logits.shape)}, with 1 for n or P if all "
-            f"share it, got {tuple(dominant_logits.shape)}; pass the dominant branch's logits of each node"
+            f"{_WHERE}, dominant_logits: expected {(n, num_classes)} or {tuple(logits.shape)}, with 1 for n or P if "
+            f"all share it, got {tuple(dominant_logits.shape)}; pass the dominant branch's logits of each node"
         )
 
 

@@ -1,0 +1,93 @@
+"""Figures that say what an arbitration and a gate do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hgmm.kernels._checks import check_axes, check_classes
+from hgmm.negative_learning._branches import check_branches
+from hgmm.negative_learning.arbitration import Arbitration
+
+__all__ = ["transfer_shares"]
+
+_WHERE = "transfer_shares"
+
+
+@torch.no_grad()
+def transfer_shares(
+    decision: Arbitration, weight: Tensor, logits: Tensor, target: Tensor, *, available: Tensor | None = None
+) -> dict[str, float]:
+    """Summarise transfers for a report.
+
+    Parameters
+    ----------
+    decision : Arbitration
+        Of n nodes.
+    weight : Tensor
+        ``(n, P)`` from `StabilityGate`.
+    logits : Tensor
+        ``(n, P, C)`` of the branches.
+    target : Tensor
+        ``(n,)`` int64 classes.
+    available : Tensor, optional
+        ``(n, P)`` bool: which node has which branch. Default: all.
+
+    Returns
+    -------
+    dict of str to float
+        Each in [0, 1], and 0 where there is nothing to take a share of:
+
+        - ``inferior``: inferior branches among the available ones besides the dominant;
+        - ``gate``: mean weight of the pairs;
+        - ``agreement``: pairs of available branches of a node that predict the same class;
+        - ``dominant_accuracy``: nodes with a branch whose dominant branch predicts the target;
+        - ``harmful``: among the pairs with a weight above 0, those whose dominant branch is wrong and whose inferior
+          branch is right.
+
+    Raises
+    ------
+    ConfigError
+        A class is outside [0, C).
+    ShapeError
+        The tensors do not fit each other.
+
+    References
+    ----------
+    Ours.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hgmm.negative_learning import arbitrate
+    >>> logits = torch.tensor([[[3.0, 0.0, 0.0], [1.0, 0.0, 0.5]]])
+    >>> target = torch.tensor([0])
+    >>> decision = arbitrate(logits, logits.mean(1), target)
+    >>> transfer_shares(decision, decision.pairs * 0.5, logits, target)
+    {'inferior': 1.0, 'gate': 0.5, 'agreement': 1.0, 'dominant_accuracy': 1.0, 'harmful': 0.0}
+    """
+    n, num_branches, num_classes = check_branches(_WHERE, logits)
+    for name, x in (("decision", decision.pairs), ("weight", weight), ("available", available)):
+        if x is not None:
+            check_axes(_WHERE, name, x, (n, num_branches), hint="n and P are those of logits")
+    check_axes(_WHERE, "target", target, (n,), hint="one class a node")
+    check_classes(_WHERE, "target", target, num_classes)
+    has = decision.reliability.new_ones(n, num_branches, dtype=torch.bool) if available is None else available
+    predicted = logits.argmax(2)
+    right = predicted == target.unsqueeze(1)
+    dominant_right = decision.of_dominant(right)
+    transfers = decision.pairs & (weight > 0)
+    counts = has.sum(1)
+    same = (predicted.unsqueeze(1) == predicted.unsqueeze(2)) & has.unsqueeze(1) & has.unsqueeze(2)
+    return {
+        "inferior": _share(decision.pairs.sum(), (counts - 1).clamp(min=0).sum()),
+        "gate": _share(weight[decision.pairs].sum(), decision.pairs.sum()),
+        # Each branch agrees with itself, which is no pair.
+        "agreement": _share(same.sum() - counts.sum(), (counts * (counts - 1)).sum()),
+        "dominant_accuracy": _share((dominant_right & decision.decided).sum(), decision.decided.sum()),
+        "harmful": _share((transfers & right & ~dominant_right.unsqueeze(1)).sum(), transfers.sum()),
+    }
+
+
+def _share(part: Tensor, whole: Tensor) -> float:
+    return float(part) / max(1, int(whole))
