@@ -133,10 +133,7 @@ def neighbor_average(
         if degree[i]:
             out[i] /= degree[i]
             if compatibility is not None:
-                row = [
-                    sum(float(out[i, k] * compatibility[k, c]) for k in range(num_classes)) for c in range(num_classes)
-                ]
-                out[i] = torch.tensor(row)
+                out[i] = sum(out[i, k] * compatibility[k] for k in range(num_classes))
     return out, [d > 0 for d in degree]
 
 

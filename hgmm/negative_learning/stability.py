@@ -282,13 +282,14 @@ class StabilityGate(nn.Module):
         # A node without branches has no posterior; what it is weighed by does not matter, as it has no pairs.
         new = (last != epoch) & decision.decided
         blocks = row_blocks(logits, perturbed_logits, decision.dominant, rows, last != NEVER, new)
-        stability = torch.cat([self._stability_of(*block) for block in blocks])
-        stability = stability.where(new, self.memory.part("stability")[rows].to(stability.dtype))
+        # In the dtype of the state, so that a node that comes again gets the same.
+        stability = torch.cat([self._stability_of(*block) for block in blocks]).float()
+        stability = stability.where(new, self.memory.part("stability")[rows])
         changes = self._changes_of(decision.dominant, rows, new)
         if self.training:
             noted = rows[new]
             self.memory.part("last_epoch")[noted] = epoch
-            self.memory.part("stability")[noted] = stability[new].float()
+            self.memory.part("stability")[noted] = stability[new]
         return stability, changes
 
     def _stability_of(
