@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hgmm.errors import BackendError, ConfigError, ShapeError
 from hgmm.kernels._checks import check_axes, check_choice, check_classes, check_number
 from hgmm.kernels._segment import block_rows
-from hgmm.losses._negative_formulas import FORMULAS
+from hgmm.losses._negative_formulas import FORMULAS, Spare
 
 __all__ = ["REDUCTIONS", "VARIANTS", "NegativeLearningLoss", "negative_learning_loss"]
 
@@ -260,17 +260,25 @@ def _by_branch(logits: Tensor) -> Tensor:
 
 def _blocks(
     logits: Tensor, dominant: Tensor, spared: Tensor, rows: Tensor, temperature: float
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, Spare]]:
     """Yield what the formulas ask for, some rows at a time, so that their intermediate results stay in a cache."""
-    num_branches, num_classes = logits.shape[1:]
-    flat, dominant = logits.flatten(0, 1), dominant.expand_as(logits)
-    classes = torch.arange(num_classes, device=logits.device)
+    num_branches = logits.shape[1]
+    flat, flat_dominant = logits.flatten(0, 1), dominant.flatten(0, 1)
+    # How many rows of the dominant logits lie between nodes and between branches; none along an axis they share.
+    by_node = dominant.shape[1] if dominant.shape[0] > 1 else 0
+    by_branch = int(dominant.shape[1] > 1)
     for positions in torch.split(rows, block_rows(flat)):
         node = positions // num_branches
-        z = flat.index_select(0, positions)
-        z_dominant = dominant[node, positions % num_branches]
-        kept = spared[node] if spared.dim() == 2 else spared[node].unsqueeze(1) == classes
-        yield _tempered(z, temperature), _tempered(z_dominant, temperature), kept
+        dominant_rows = node * by_node + positions % num_branches * by_branch
+        z, z_dominant = flat.index_select(0, positions), flat_dominant.index_select(0, dominant_rows)
+        yield _tempered(z, temperature), _tempered(z_dominant, temperature), _spare(spared.index_select(0, node))
+
+
+def _spare(spared: Tensor) -> Spare:
+    """Return the function that sets the entries of the target ``(k,)``, or of a mask ``(k, C)``."""
+    if spared.dim() == 2:
+        return lambda x, value: x.masked_fill_(spared, value)
+    return lambda x, value: x.scatter_(1, spared.unsqueeze(1), value)
 
 
 def _tempered(z: Tensor, temperature: float) -> Tensor:

@@ -306,11 +306,11 @@ class StabilityGate(nn.Module):
         if perturbed_logits is not None and self.measure == "entropy":
             return entropy_stability(z, _dominant_logits(perturbed_logits, dominant), exponent=self.exponent)
         average = self.memory.part("average")
-        before, posterior = average[rows].to(z.dtype), z.softmax(1)
+        before, posterior = average.index_select(0, rows).to(z.dtype), z.softmax(1)
         stability = posterior_stability(posterior, before).where(seen, 1)
         if self.training:
             moved = torch.where(seen.unsqueeze(1), before.lerp_(posterior, 1 - self.momentum), posterior)
-            average[rows[new]] = moved[new].to(average.dtype)
+            average.index_copy_(0, rows[new], moved[new].to(average.dtype))
         return stability
 
     def _changes_of(self, dominant: Tensor, rows: Tensor, new: Tensor) -> Tensor:
