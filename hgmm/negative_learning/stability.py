@@ -306,11 +306,14 @@ class StabilityGate(nn.Module):
         if perturbed_logits is not None and self.measure == "entropy":
             return entropy_stability(z, _dominant_logits(perturbed_logits, dominant), exponent=self.exponent)
         average = self.memory.part("average")
-        before, posterior = average.index_select(0, rows).to(z.dtype), z.softmax(1)
+        # What an unavailable branch holds, maybe NaN, must not reach the average even with a step of 0.
+        posterior = z.masked_fill_(~new.unsqueeze(1), 0).softmax(1)
+        before = average.index_select(0, rows).to(z.dtype)
         stability = posterior_stability(posterior, before).where(seen, 1)
         if self.training:
-            moved = torch.where(seen.unsqueeze(1), before.lerp_(posterior, 1 - self.momentum), posterior)
-            average.index_copy_(0, rows[new], moved[new].to(average.dtype))
+            step = torch.where(seen, 1 - self.momentum, 1.0) * new
+            moved = before.lerp_(posterior, step.to(z.dtype).unsqueeze(1))
+            average.index_copy_(0, rows, moved.to(average.dtype))
         return stability
 
     def _changes_of(self, dominant: Tensor, rows: Tensor, new: Tensor) -> Tensor:
