@@ -91,8 +91,8 @@ def entropy_stability(logits: Tensor, perturbed_logits: Tensor, *, exponent: flo
 
 
 def _entropy(p: Tensor) -> Tensor:
-    entropy: Tensor = torch.special.entr(p).sum(1)
-    return entropy
+    # Several times as fast as torch.special.entr, which looks at each entry: 0 log 0 is 0 as long as the log is finite.
+    return p.clamp(min=torch.finfo(p.dtype).tiny).log_().mul_(p).sum(1).neg_()
 
 
 class StabilityGate(nn.Module):
