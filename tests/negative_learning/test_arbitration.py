@@ -111,6 +111,14 @@ def test_conflicting_conditions_teach_nobody() -> None:
     assert not decision.pairs.any()
 
 
+def test_an_equal_margin_is_not_a_wider_one() -> None:
+    logits = torch.tensor([[[1.0, 0.0, -2.0], [1.0, 0.0, 0.0]]])
+    decision = arbitrate(logits, torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([0]))
+    assert (decision.confidence[0, 0] > decision.confidence[0, 1]).item()
+    assert decision.dominant.item() == 0
+    assert not decision.pairs.any()
+
+
 def test_permutations_of_nodes_branches_and_classes() -> None:
     x = nodes()
     decision = decision_of(x)
