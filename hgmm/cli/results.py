@@ -30,16 +30,18 @@ def data_words(data: dict[str, Any]) -> str:
     """Say in a few words what scores were reached on, from the ``data`` of a record."""
     words = _DATA_WORDS.get(str(data.get("source")), "unknown data")
     absent = list(data.get("absent", ()))
-    if data.get("source") == "synthetic" or not absent:
-        return words
-    return f"{words} without {', '.join(absent)}"
+    if data.get("source") != "synthetic" and absent:
+        words += f" without {', '.join(absent)}"
+    damage = list(data.get("corrupted", ()))
+    return f"{words} corrupted by {', '.join(damage)}" if damage else words
 
 
 def describe_run(config: RunConfig) -> str:
-    """Name data set, what was dropped, model and variant in one line."""
+    """Name data set, what was dropped or corrupted, model and variant in one line."""
     dropped = f" without {', '.join(config.data.drop_modalities)}" if config.data.drop_modalities else ""
+    damage = f" with {', '.join(config.data.corrupt)}" if config.data.corrupt else ""
     variant = config.model.options.get("variant")
-    return f"{config.data.dataset}{dropped} · {config.model.name}{f' {variant}' if variant else ''}"
+    return f"{config.data.dataset}{dropped}{damage} · {config.model.name}{f' {variant}' if variant else ''}"
 
 
 def print_config(console: Console, config: RunConfig) -> None:
@@ -114,11 +116,12 @@ def print_scores(console: Console, record: RunRecord) -> None:
 
 
 def _published(record: RunRecord) -> tuple[dict[str, float], str | None]:
-    """Return published scores and their variant; nothing for data that is not the published data, whole."""
+    """Return published scores and their variant; nothing for data that is not the published data, whole and intact."""
     from hgmm import datasets
 
-    dropped = record.config.get("data", {}).get("drop_modalities")
-    if record.data.get("source") != "official" or dropped or record.dataset not in datasets.available():
+    data = record.config.get("data", {})
+    changed = data.get("drop_modalities") or data.get("corrupt")
+    if record.data.get("source") != "official" or changed or record.dataset not in datasets.available():
         return {}, None
     info = datasets.info(record.dataset)
     return dict(info.published_scores), info.published_variant

@@ -49,6 +49,13 @@ def _overrides(values: dict[str, Any], ablate: tuple[str, ...], settings: tuple[
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, with its configuration.")
 @click.option("--require-official", "data_require_official", is_flag=True, help="Refuse stand-ins and absent files.")
 @click.option("--drop-modality", "data_drop_modalities", multiple=True, help="Leave one out; may be repeated.")
+@click.option(
+    "--corrupt",
+    "data_corrupt",
+    multiple=True,
+    metavar="WHAT=AMOUNT",
+    help="Damage the data: MODALITY=, noise:MODALITY=, labels= or edges=; may be repeated.",
+)
 @click.option("--backend", type=click.Choice(BACKENDS), help="Kernels to use.  [default: $HGMM_BACKEND or auto]")
 def train(
     ablate: tuple[str, ...],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hgmm.errors import ConfigError, SchemaError, raise_problems, unknown_name
 from hgmm.graph.schema import KINDS, PRESENT_SUFFIX, STRUCTURE, GraphSchema, ModalitySpec
-from hgmm.graph.structure import structure_features
+from hgmm.graph.structure import STRUCTURE_SOURCE, structure_features
 from hgmm.graph.validation import graph_problems, triple_problems
 from hgmm.typing import TripleSet
 
@@ -38,6 +38,8 @@ class DataSource:
         What is not there, as ``ntype.modality`` or a file name.
     note : str, optional
         A sentence for the reader of a result, for example that the data is a stand-in.
+    corrupted : sequence of str, optional
+        What `hgmm.graph.corrupt` did to it, as in ``missing:image=0.3``.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class DataSource:
     sha256: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     note: str = ""
+    corrupted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -63,6 +66,7 @@ class DataSource:
             "sha256": dict(self.sha256),
             "absent": list(self.absent),
             "note": self.note,
+            "corrupted": list(self.corrupted),
         }
 
 
@@ -340,8 +344,7 @@ def _with_structure(g: Any, schema: GraphSchema, node_ids: Mapping[str, Sequence
     for ntype in bare:
         values = structure_features(g, ntype, node_ids[ntype]).to(g.device)
         g.nodes[ntype].data[STRUCTURE] = values
-        source = "log degrees by relation, random numbers by id"
-        modalities[ntype] = {STRUCTURE: ModalitySpec("structure", int(values.shape[1]), source)}
+        modalities[ntype] = {STRUCTURE: ModalitySpec("structure", int(values.shape[1]), STRUCTURE_SOURCE)}
     names = schema.modality_names
     if STRUCTURE not in names:
         names = (*names, STRUCTURE)

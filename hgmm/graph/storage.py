@@ -252,7 +252,13 @@ def _rebuild(
         node_ids={ntype: lists.get(("id", ntype), []) for ntype in schema.ntypes},
         node_names={ntype: lists["name", ntype] for ntype in schema.ntypes if ("name", ntype) in lists},
         source=DataSource(
-            source["source"], tuple(source["files"]), source["sha256"], tuple(source["absent"]), source["note"]
+            source["source"],
+            tuple(source["files"]),
+            source["sha256"],
+            tuple(source["absent"]),
+            source["note"],
+            # Folders of the first development versions do not know it.
+            tuple(source.get("corrupted", ())),
         ),
         transforms=described["transforms"],
         triples=triples,

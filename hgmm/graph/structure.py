@@ -12,9 +12,12 @@ from torch import Tensor
 
 from hgmm.graph.hashing import mix64
 
-__all__ = ["NUM_RANDOM", "id_noise", "structure_features"]
+__all__ = ["NUM_RANDOM", "STRUCTURE_SOURCE", "id_noise", "structure_features"]
 
 NUM_RANDOM = 16
+
+STRUCTURE_SOURCE = "log degrees by relation, random numbers by id"
+"""The `ModalitySpec.source` of what `structure_features` returns."""
 
 
 def id_noise(ids: Sequence[str], *, seed: int, width: int) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hgmm.errors import ConfigError, unknown_name
+from hgmm.graph import Corruption
 from hgmm.registry import MODELS
 from hgmm.training._fields import check_types, check_value
 from hgmm.training.schedule import SCHEDULERS
@@ -41,20 +42,30 @@ class DataConfig:
         Refuse to go on without all official files.
     drop_modalities : sequence of str, optional
         Modalities to leave out.
+    corrupt : sequence of str, optional
+        Damage to do to what is left, as in ``image=0.3``; `hgmm.graph.corruption` has the rules.
+    corrupt_seed : int, optional
+        Of that damage, at least 0; apart from the run's seed, so that runs with several seeds share their data.
 
     Raises
     ------
     ConfigError
-        If a value has the wrong type.
+        If a value has the wrong type, or a corruption is wrong.
     """
 
     dataset: str = "emoji"
     root: str | None = None
     require_official: bool = False
     drop_modalities: tuple[str, ...] = ()
+    corrupt: tuple[str, ...] = ()
+    corrupt_seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "data")
+        for entry in self.corrupt:
+            Corruption.parse(entry)
+        if self.corrupt_seed < 0:
+            raise ConfigError(f"data.corrupt_seed: must be at least 0, got {self.corrupt_seed!r}")
         if not self.dataset:
             raise ConfigError(f"data.dataset: must name a dataset or a folder, got {self.dataset!r}")
 

@@ -38,7 +38,8 @@ class RunRecord:
     seed : int
         Seed of the run, or the first of several.
     data : dict
-        ``source`` (official, local, embedded or synthetic), ``files``, ``sha256``, ``absent``, ``note``.
+        ``source`` (official, local, embedded or synthetic), ``files``, ``sha256``, ``absent``, ``note``,
+        ``corrupted``.
     config : dict
         The resolved configuration.
     best_epoch : int or None

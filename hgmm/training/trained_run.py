@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError, SchemaError
-from hgmm.graph import GraphSchema, MultimodalGraph
+from hgmm.graph import GraphSchema, MultimodalGraph, corrupt
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json
 from hgmm.training.checkpoint import load_checkpoint, load_weights
@@ -86,7 +86,7 @@ class TrainedRun:
         Parameters
         ----------
         dataset : str, optional
-            A name or a folder. Default: what the run was trained on.
+            A name or a folder, taken as it is. Default: what the run was trained on, corrupted as it was then.
         root : path, optional
             Folder of official files. Default: the run's.
 
@@ -106,7 +106,8 @@ class TrainedRun:
         if dataset is None:
             self._check_unchanged(graph)
         dropped = [name for name in data.drop_modalities if name in graph.schema.modality_names]
-        return graph.drop_modalities(dropped) if dropped else graph
+        graph = graph.drop_modalities(dropped) if dropped else graph
+        return corrupt(graph, data.corrupt, seed=data.corrupt_seed) if data.corrupt and dataset is None else graph
 
     def _check_unchanged(self, graph: MultimodalGraph) -> None:
         before, now = self.source.get("sha256", {}), graph.source.sha256

@@ -49,6 +49,29 @@ def test_settings_are_folded_between_words_on_a_terminal_only(terminal: bool) ->
     assert {"data:", "model:", "train:"} == {word for word in words if "=" not in word}
 
 
+def test_data_can_be_corrupted_and_results_say_so(hgmm: Invoke, graph_folder: str) -> None:
+    damage = ("--corrupt", "image=0.5", "--corrupt", "labels=0.5")
+    result = hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--run-dir", "runs/bad", *damage, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "./small with image=0.5, labels=0.5 · hgnn-ima sharp · seed 0" in result.output
+    assert "image taken from 3 of 6 item, another class for 3 of 6 training nodes" in " ".join(result.output.split())
+    assert "Test scores on small (local data corrupted by missing:image=0.5, labels=0.5)" in result.output
+    assert record_of("runs/bad")["config"]["data"]["corrupt"] == ["image=0.5", "labels=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("imgae=0.5", "unknown modality 'imgae'; known: image, structure, text. Did you mean 'image'?"),
+        ("image=5", "a share is from 0 to 1, got 5.0"),
+    ],
+)
+def test_a_wrong_corruption_is_refused(hgmm: Invoke, graph_folder: str, entry: str, message: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--corrupt", entry, *SMALL)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
 def test_seed_zero_is_a_seed(hgmm: Invoke, graph_folder: str) -> None:
     result = hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--set", "train.seed=5", "--seed", "0", *SMALL)
     assert "seed=0" in result.output

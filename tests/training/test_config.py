@@ -59,7 +59,7 @@ def test_options_of_types_that_are_not_simple_are_the_models_business() -> None:
         ({"hidden_size": 1}, r"unknown section 'hidden_size'; known: .* A key begins with its section"),
         ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, model, train. Did you mean 'train'"),
         ({"train.epoch": 1}, r"train.epoch: unknown key of section 'train' 'epoch'.*Did you mean 'epochs'"),
-        ({"data.data_set": "x"}, r"data.data_set: unknown key of section 'data' 'data_set'; known: dataset"),
+        ({"data.data_set": "x"}, r"data.data_set: unknown key of section 'data' 'data_set'; known: corrupt, .*dataset"),
         (
             {"model.hiden_size": 1},
             r"model.hiden_size: unknown option of model 'tiny' 'hiden_size'; known: dropout, hid",
@@ -120,6 +120,9 @@ def test_wrong_values(field: str, value: Any, match: str) -> None:
         ("root", 5, r"data.root: must be a string or nothing, got 5"),
         ("require_official", "yes", r"data.require_official: must be true or false, got 'yes'"),
         ("drop_modalities", "text", r"data.drop_modalities: must be a list of strings, got 'text'"),
+        ("corrupt", "text=0.1", r"data.corrupt: must be a list of strings, got 'text=0.1'"),
+        ("corrupt", ["text=2"], r"amount of 'missing:text': a share is from 0 to 1, got 2.0"),
+        ("corrupt_seed", -1, r"data.corrupt_seed: must be at least 0, got -1"),
     ],
 )
 def test_wrong_data(field: str, value: Any, match: str) -> None:

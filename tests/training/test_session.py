@@ -404,6 +404,18 @@ def test_modalities_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert RunRecord.load(tmp_path / "a").status == "failed"
 
 
+def test_data_is_corrupted_and_the_record_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: make_graph())
+    corrupted = config(data__corrupt=["text=0.5", "labels=0.2"], data__corrupt_seed=3, train__epochs=1)
+    record = train_run(corrupted, run_dir=tmp_path / "a")
+    assert record.config["data"]["corrupt"] == ["text=0.5", "labels=0.2"]
+    assert record.config["data"]["corrupt_seed"] == 3
+    assert record.data["corrupted"] == ["missing:text=0.5", "labels=0.2"]
+    assert record.data["note"] == (
+        "corrupted on purpose (seed 3): text taken from 45 of 90 item, another class for 6 of 30 training nodes"
+    )
+
+
 @pytest.mark.parametrize("name", datasets.available())
 def test_the_settings_of_every_dataset_are_known(name: str) -> None:
     info = datasets.info(name)

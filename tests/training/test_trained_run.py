@@ -131,6 +131,16 @@ def test_what_the_run_dropped_is_dropped_again(tmp_path: Path, monkeypatch: pyte
     assert load_run(tmp_path / "run").load_graph().schema.modality_names == ("structure",)
 
 
+def test_the_runs_own_data_is_corrupted_again_and_other_data_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_in(tmp_path / "run", data__corrupt=["text=0.5"])
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: make_graph())
+    run = load_run(tmp_path / "run")
+    assert int(run.load_graph().present("item")[:, 0].sum()) == 45
+    assert run.load_graph("./mine").present("item")[:, 0].all()
+
+
 def broken_version(folder: Path) -> None:
     path = folder / "checkpoint" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 8}))
