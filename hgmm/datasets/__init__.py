@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hgmm.datasets import amazon, amazon_copurchase, douban, emoji, films, imdb
+from hgmm.datasets import amazon, amazon_copurchase, douban, emoji, films, imbalance, imdb
 from hgmm.datasets.base import Dataset, DatasetInfo, OfficialFile, check_published, register, statistics
 from hgmm.datasets.loading import available, fetch, info, load
 from hgmm.datasets.synthetic import synthetic
@@ -19,6 +19,7 @@ __all__ = [
     "emoji",
     "fetch",
     "films",
+    "imbalance",
     "imdb",
     "info",
     "load",

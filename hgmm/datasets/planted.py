@@ -21,6 +21,7 @@ __all__ = [
     "planted_classes",
     "planted_edges",
     "planted_features",
+    "planted_imbalance",
     "popularity",
 ]
 
@@ -180,6 +181,7 @@ def planted_features(
     reliability: float,
     noise: float,
     rng: np.random.Generator,
+    given: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Draw features that tell the class, reliably at some nodes and misleadingly at others.
 
@@ -200,6 +202,8 @@ def planted_features(
         Standard deviation of the noise in each latent dimension; prototypes have 1.
     rng : numpy.random.Generator
         Source of randomness.
+    given : ndarray, optional
+        ``(N,)`` float32 reliability of single nodes, NaN where it is drawn.
 
     Returns
     -------
@@ -213,8 +217,39 @@ def planted_features(
         trust = rng.beta(4 * reliability, 4 * (1 - reliability), num_nodes).astype(np.float32)
     else:
         trust = np.full(num_nodes, reliability, dtype=np.float32)
+    if given is not None:
+        trust = np.where(np.isnan(given), trust, given)
     other = (classes + rng.integers(1, max(num_classes, 2), num_nodes)) % num_classes
     latent: Any = trust[:, None] * prototypes[classes] + (1 - trust[:, None]) * prototypes[other]
     latent += np.float32(noise) * rng.standard_normal((num_nodes, LATENT_SIZE), dtype=np.float32)
     image = rng.standard_normal((LATENT_SIZE, width), dtype=np.float32) / np.float32(np.sqrt(LATENT_SIZE))
     return (latent @ image).astype(np.float32), trust
+
+
+def planted_imbalance(
+    num_nodes: int, num_modalities: int, *, share: float, strength: float, rng: np.random.Generator
+) -> FloatArray:
+    """Choose nodes at which one modality tells the class and another one a wrong class, equally clearly.
+
+    Parameters
+    ----------
+    num_nodes, num_modalities : int
+        ``N`` nodes with ``M`` modalities, at least 2.
+    share : float
+        Probability, from 0 to 1, that a node is one of these.
+    strength : float
+        Above 0.5 up to 1: reliability of the informative modality; that of the misleading one is ``1 - strength``.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray
+        ``(M, N)`` float32 reliabilities for `planted_features`, NaN where nothing is said. Both modalities of a node
+        are drawn at random, each pair as often as any other.
+    """
+    rank = rng.random((num_modalities, num_nodes)).argsort(axis=0)
+    told = np.full((num_modalities, num_nodes), np.nan, dtype=np.float32)
+    told[rank == 0], told[rank == 1] = strength, 1.0 - strength
+    told[:, rng.random(num_nodes) >= share] = np.nan
+    return told

@@ -13,10 +13,12 @@ import torch
 from hgmm.datasets.base import Dataset, DatasetInfo, register
 from hgmm.datasets.planted import (
     LATENT_SIZE,
+    FloatArray,
     IntArray,
     planted_classes,
     planted_edges,
     planted_features,
+    planted_imbalance,
 )
 from hgmm.dgl_compat import dgl
 from hgmm.errors import ConfigError, DataError, unknown_name
@@ -24,7 +26,7 @@ from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.graph.schema import KINDS, PRESENT_SUFFIX
 from hgmm.typing import CanonicalEtype
 
-__all__ = ["RELIABILITY_SUFFIX", "SyntheticDataset", "synthetic"]
+__all__ = ["RELIABILITY_SUFFIX", "SyntheticDataset", "refuse_official", "synthetic"]
 
 RELIABILITY_SUFFIX = "_reliability"
 
@@ -43,6 +45,8 @@ def synthetic(
     reliability: float | Mapping[str, float] = 0.7,
     noise: float = 1.0,
     missing: float | Mapping[str, float] = 0.0,
+    imbalance: float = 0.0,
+    imbalance_strength: float = 1.0,
     homophily: float | Mapping[str, float] = 0.7,
     degree_exponent: float | Mapping[str, float] = 2.3,
     degrees: Mapping[str, int] | None = None,
@@ -76,6 +80,12 @@ def synthetic(
     missing : float or mapping of str to float, optional
         From 0 up to, not including, 1, by modality: share of the nodes that lack it, drawn at random. Their features
         are zero. A modality not named is complete.
+    imbalance : float, optional
+        Share, from 0 to 1, of the nodes at which one modality is informative and another one misleading, both drawn
+        at random among those that the node type has; types with fewer than two are left alone. See Notes.
+    imbalance_strength : float, optional
+        Above 0.5 up to 1: at these nodes the share of the own class in the informative modality, and of a wrong class
+        in the misleading one. It takes the place of `reliability` in these two.
     homophily : float or mapping of str to float, optional
         From 0 to 1, by edge type: probability that an edge is drawn inside a class; otherwise it leads anywhere. An
         edge type not named has 0.7.
@@ -107,6 +117,12 @@ def synthetic(
     -----
     Vectorised: a million edges take a few seconds. The construction is ours.
 
+    With classes of equal size, a misleading modality is distributed as an informative one of the class that it tells:
+    nothing in its features gives it away, only the other modalities and the neighbours do. If `reliability` is 1 and
+    `imbalance_strength` too, it cannot be told from those of the nodes without imbalance either. A misleading modality
+    has a reliability below 0.5 in ``data["<modality>_reliability"]``. `missing` strikes informative and misleading
+    modalities alike.
+
     Examples
     --------
     >>> graph = synthetic(missing={"image": 0.5}, seed=1)
@@ -128,6 +144,7 @@ def synthetic(
     if seed < 0:
         raise ConfigError(f"synthetic seed: must be at least 0, got {seed}")
     labelled = _class_counts(classes, nodes[target])
+    _check_imbalance(imbalance, imbalance_strength, widths, num_classes=len(labelled))
     rng = np.random.default_rng(seed)
     counts = list(labelled.values())
     planted = {t: planted_classes(counts if t == target else _even(len(counts), n), rng) for t, n in nodes.items()}
@@ -136,7 +153,12 @@ def synthetic(
         {etype: (torch.from_numpy(src), torch.from_numpy(dst)) for etype, (src, dst) in ends.items()},
         num_nodes_dict=dict(nodes),
     )
-    _put_features(g, planted, widths, reliability=trust, missing=lacking, noise=noise, rng=rng)
+    uneven = {
+        ntype: planted_imbalance(nodes[ntype], len(specs), share=imbalance, strength=imbalance_strength, rng=rng)
+        for ntype, specs in widths.items()
+        if imbalance and len(specs) > 1
+    }
+    _put_features(g, planted, widths, reliability=trust, uneven=uneven, missing=lacking, noise=noise, rng=rng)
     _put_labels(g.nodes[target].data, planted[target], split, rng)
     specs = {ntype: {m: _spec(m, width) for m, width in given.items()} for ntype, given in widths.items()}
     schema = GraphSchema(tuple(nodes), tuple(ends), specs, target=target, classes=tuple(labelled), modality_names=names)
@@ -169,12 +191,17 @@ class SyntheticDataset(Dataset):
         DataError
             If `require_official` is set.
         """
-        if require_official:
-            raise DataError(
-                "dataset synthetic: its data is generated and never official, but require_official is set (on the "
-                "command line --require-official); leave it out, or name a published data set"
-            )
+        refuse_official(self.info.name, require_official)
         return synthetic()
+
+
+def refuse_official(name: str, required: bool) -> None:
+    """Raise `DataError` if official data is required of a generated dataset."""
+    if required:
+        raise DataError(
+            f"dataset {name}: its data is generated and never official, but require_official is set (on the command "
+            "line --require-official); leave it out, or name a published data set"
+        )
 
 
 def _table(what: str, value: float | Mapping[str, float], names: Sequence[str], *, default: float) -> dict[str, float]:
@@ -217,6 +244,21 @@ def _check_names(
     for name in degrees:
         if name not in across:
             raise ConfigError(f"synthetic degrees: {unknown_name('edge type between two node types', name, across)}")
+
+
+def _check_imbalance(
+    share: float, strength: float, modalities: Mapping[str, Mapping[str, int]], *, num_classes: int
+) -> None:
+    if not 0.0 <= share <= 1.0:
+        raise ConfigError(f"synthetic imbalance: must be from 0 to 1, got {share}")
+    if not 0.5 < strength <= 1.0:
+        raise ConfigError(f"synthetic imbalance_strength: must be above 0.5 up to 1, got {strength}")
+    most = max(map(len, modalities.values()), default=0)
+    if share and (most < 2 or num_classes < 2):
+        raise ConfigError(
+            f"synthetic imbalance: needs a node type with two modalities and at least two classes, got {most} and "
+            f"{num_classes}; leave it out"
+        )
 
 
 def _class_counts(classes: int | Mapping[str, int], num_nodes: int) -> dict[str, int]:
@@ -299,6 +341,7 @@ def _put_features(
     widths: Mapping[str, Mapping[str, int]],
     *,
     reliability: Mapping[str, float],
+    uneven: Mapping[str, FloatArray],
     missing: Mapping[str, float],
     noise: float,
     rng: np.random.Generator,
@@ -308,9 +351,15 @@ def _put_features(
     prototypes = {modality: rng.standard_normal(shape, dtype=np.float32) for modality in reliability}
     for ntype, specs in widths.items():
         data = g.nodes[ntype].data
-        for modality, width in specs.items():
+        for number, (modality, width) in enumerate(specs.items()):
             values, trust = planted_features(
-                classes[ntype], prototypes[modality], width, reliability=reliability[modality], noise=noise, rng=rng
+                classes[ntype],
+                prototypes[modality],
+                width,
+                reliability=reliability[modality],
+                noise=noise,
+                rng=rng,
+                given=uneven[ntype][number] if ntype in uneven else None,
             )
             if missing[modality]:
                 present = rng.random(len(values)) >= missing[modality]

@@ -11,7 +11,8 @@ from hgmm.graph.storage import save_graph
 
 
 def test_every_dataset_of_the_package_is_available() -> None:
-    assert available() == ["amazon", "amazon-1", "amazon-2", "douban", "emoji", "films", "imdb", "synthetic"]
+    names = ["amazon", "amazon-1", "amazon-2", "douban", "emoji", "films", "imdb", "planted-imbalance", "synthetic"]
+    assert available() == names
 
 
 def test_the_data_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

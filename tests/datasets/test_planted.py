@@ -8,6 +8,7 @@ from hgmm.datasets.planted import (
     planted_classes,
     planted_edges,
     planted_features,
+    planted_imbalance,
     popularity,
 )
 from hgmm.errors import ConfigError
@@ -114,3 +115,31 @@ def test_reliable_features_tell_the_class_and_unreliable_ones_another(rng: np.ra
     assert trust.std() > 0.1
     wrong, _ = planted_features(classes, prototypes, 20, reliability=0.0, noise=0.0, rng=rng)
     assert len(np.unique(wrong.round(4), axis=0)) == 4
+
+
+@pytest.mark.parametrize(("num_modalities", "strength"), [(2, 1.0), (3, 0.8)])
+def test_an_uneven_node_has_one_informative_and_one_misleading_modality(num_modalities: int, strength: float) -> None:
+    told = planted_imbalance(6000, num_modalities, share=0.4, strength=strength, rng=np.random.default_rng(0))
+    uneven = ~np.isnan(told).all(axis=0)
+    assert uneven.mean() == pytest.approx(0.4, abs=0.03)
+    assert (np.isclose(told[:, uneven], strength).sum(axis=0) == 1).all()
+    assert (np.isclose(told[:, uneven], 1 - strength).sum(axis=0) == 1).all()
+    assert (np.isnan(told[:, uneven]).sum(axis=0) == num_modalities - 2).all()
+    misleading = np.isclose(told, 1 - strength).mean(axis=1)
+    np.testing.assert_allclose(misleading, 0.4 / num_modalities, atol=0.03)
+
+
+@pytest.mark.parametrize(("share", "uneven"), [(0.0, 0), (1.0, 50)])
+def test_no_node_and_every_node_can_be_uneven(share: float, uneven: int) -> None:
+    told = planted_imbalance(50, 2, share=share, strength=1.0, rng=np.random.default_rng(0))
+    assert (~np.isnan(told)).all(axis=0).sum() == uneven
+
+
+def test_a_given_reliability_wins_over_the_drawn_one() -> None:
+    rng = np.random.default_rng(0)
+    given = np.array([np.nan, 1.0, 0.0], dtype=np.float32)
+    prototypes = rng.standard_normal((2, 16)).astype(np.float32)
+    classes = np.zeros(3, dtype=np.int64)
+    _, trust = planted_features(classes, prototypes, 4, reliability=0.7, noise=0.0, rng=rng, given=given)
+    assert trust[1:].tolist() == [1.0, 0.0]
+    assert 0 < trust[0] < 1
