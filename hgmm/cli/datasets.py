@@ -64,20 +64,33 @@ def info(name: str, data_root: Path | None) -> None:
         table.add_row(key, str(setting))
     console.print("", table)
     if found.official_files:
-        folder = DATASETS.get(name).folder(resolve_root(data_root))
+        dataset = DATASETS.get(name)
+        folder = dataset.folder(resolve_root(data_root))
         console.print(f"\nPublished files, looked for in {folder}:", soft_wrap=True)
         for file in found.official_files:
-            console.print(f"  {'there  ' if (folder / file.path).is_file() else 'missing'} {file.path}", soft_wrap=True)
+            console.print(f"  {'there  ' if dataset.has(folder, file) else 'missing'} {file.path}", soft_wrap=True)
 
 
 @datasets.command()
 @click.argument("name", shell_complete=dataset_names)
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="PART=NAME",
+    help="Feature file of text, image or joined, by a part of its name; may be repeated.",
+)
 @_data_root
-def fetch(name: str, data_root: Path | None) -> None:
-    """Download the published files of the data set NAME."""
+def fetch(name: str, features: tuple[str, ...], data_root: Path | None) -> None:
+    """Download the published files of the data set NAME.
+
+    Where several feature files are published, only those of the default encoders are fetched, or the ones that are
+    named. What is there already is not fetched again.
+    """
     from hgmm import datasets as library
 
-    paths = library.fetch(name, root=data_root)
+    options = library.SourceOptions.parse(features)
+    paths = library.fetch(name, root=data_root, options=options)
     console = make_console()
     if not paths:
         console.print(f"The data set {name} needs no files.")

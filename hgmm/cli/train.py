@@ -50,6 +50,15 @@ def _overrides(values: dict[str, Any], ablate: tuple[str, ...], settings: tuple[
 @click.option("--require-official", "data_require_official", is_flag=True, help="Refuse stand-ins and absent files.")
 @click.option("--drop-modality", "data_drop_modalities", multiple=True, help="Leave one out; may be repeated.")
 @click.option(
+    "--feature",
+    "data_features",
+    multiple=True,
+    metavar="PART=NAME",
+    help="Feature file of text, image or joined, by a part of its name; may be repeated.",
+)
+@click.option("--split-at", "data_split_at", type=int, help="Columns of a joined file that are text.  [default: half]")
+@click.option("--shots", "data_shots", type=int, help="Training nodes of each class, where the split is drawn.")
+@click.option(
     "--corrupt",
     "data_corrupt",
     multiple=True,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from hgmm.datasets.source_options import SourceOptions
 from hgmm.errors import ConfigError, DataError, Problem, raise_problems, unknown_name
 from hgmm.graph import MultimodalGraph
 from hgmm.registry import DATASETS
@@ -130,6 +131,19 @@ class Dataset(ABC):
         DataError
             If files are damaged, or `require_official` is set and some are missing.
         """
+
+    def choosing(self, options: SourceOptions) -> Dataset:
+        """Return the same dataset, read from files that the user chose.
+
+        Raises
+        ------
+        ConfigError
+            If it is not published in several files to choose from.
+        """
+        raise ConfigError(
+            f"dataset {self.info.name}: it offers no choice of files (data.features, data.split_at, data.shots), got "
+            f"{options.words()}; leave it out"
+        )
 
     def fetch(self, root: Path) -> list[Path]:
         """Download the files into `root` and return their paths; a dataset that needs no files returns none."""

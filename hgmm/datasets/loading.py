@@ -9,6 +9,7 @@ from typing import Any
 
 from hgmm.datasets.base import Dataset, DatasetInfo
 from hgmm.datasets.readers import folder_task, read_dataset_folder
+from hgmm.datasets.source_options import SourceOptions
 from hgmm.errors import ConfigError, unknown_name
 from hgmm.graph import MultimodalGraph
 from hgmm.registry import DATASETS
@@ -29,6 +30,7 @@ def load(
     require_official: bool = False,
     transforms: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    options: SourceOptions | None = None,
 ) -> MultimodalGraph:
     """Load a dataset.
 
@@ -46,6 +48,8 @@ def load(
         datasets and imported graphs have features already and do not use them.
     classes : sequence of str, optional
         The class names of a trained run, for a folder likewise.
+    options : SourceOptions, optional
+        Which files to read, for a dataset that is published in several.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def load(
     Raises
     ------
     ConfigError
-        If the name is unknown, or `require_official` is asked of a folder.
+        If the name is unknown, `require_official` is asked of a folder, or `options` of a dataset without a choice.
     DataError
         If files are missing or damaged, or a folder is none or more than one of the known kinds.
 
@@ -66,13 +70,15 @@ def load(
     """
     dataset = _registered(name_or_path)
     if dataset is not None:
+        dataset = dataset.choosing(options) if options else dataset
         return dataset.load(data_root(root), require_official=require_official)
     if require_official:
         raise ConfigError(
             f"datasets.load require_official: only named datasets have official files, got the folder "
             f"{os.fspath(name_or_path)!r}; leave the option out"
         )
-    return read_dataset_folder(Path(name_or_path).expanduser(), transforms=transforms, classes=classes)
+    folder = Path(name_or_path).expanduser()
+    return read_dataset_folder(folder, transforms=transforms, classes=classes, options=options)
 
 
 def info(name_or_path: str | os.PathLike[str]) -> DatasetInfo:
@@ -102,14 +108,14 @@ def info(name_or_path: str | os.PathLike[str]) -> DatasetInfo:
     )
 
 
-def fetch(name: str, *, root: str | os.PathLike[str] | None = None) -> list[Path]:
+def fetch(name: str, *, root: str | os.PathLike[str] | None = None, options: SourceOptions | None = None) -> list[Path]:
     """Download the files of a named dataset.
 
     Parameters
     ----------
     name : str
         A registered name.
-    root : path, optional
+    root, options : optional
         As in `load`.
 
     Returns
@@ -120,11 +126,12 @@ def fetch(name: str, *, root: str | os.PathLike[str] | None = None) -> list[Path
     Raises
     ------
     ConfigError
-        If the name is unknown.
+        If the name is unknown, or `options` are given for a dataset without a choice.
     DataError
         If the files cannot be had; the message says where from and where to put them by hand.
     """
     dataset: Dataset = DATASETS.get(name)
+    dataset = dataset.choosing(options) if options else dataset
     return dataset.fetch(data_root(root))
 
 

@@ -108,6 +108,10 @@ class OfficialDataset(Dataset):
         places = [base / name for name in self.folders for base in (root, root / "hgnn-ima")]
         return next((place for place in places if place.is_dir()), root / self.folders[0])
 
+    def has(self, folder: Path, file: OfficialFile) -> bool:
+        """Say whether a published file is in a folder."""
+        return (folder / file.path).is_file()
+
     def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:
         """Return the graph of the published files, of those that are there, or a generated stand-in.
 
@@ -128,7 +132,7 @@ class OfficialDataset(Dataset):
             `require_official` is set and a file is missing.
         """
         folder = self.folder(root)
-        absent = [file for file in self.info.official_files if not (folder / file.path).is_file()]
+        absent = [file for file in self.info.official_files if not self.has(folder, file)]
         there = [file for file in self.info.official_files if file not in absent]
         needed = [file.path for file in absent if file.modality is None]
         if absent and (require_official or (there and needed)):

@@ -7,6 +7,9 @@ marker                        the folder is
 ``graph.yaml``                tables described by that file
 ``entity2id.txt``             a knowledge graph in OpenKE's layout
 ``train.tsv``, ``train.txt``  a knowledge graph as tab-separated ``head relation tail`` names
+``*Graph.pt``                 a multimodal attributed graph as MAGB and OpenMAG lay it out
+``nc_edges-nodeid.pt``        the same in the layout of MM-Graph
+``lp-edge-split*.pt``         links to predict in the layout of MM-Graph
 ============================  =====================================================================
 """
 
@@ -17,20 +20,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hgmm.datasets.attributed import GRAPH_FILES, read_attributed
+from hgmm.datasets.mm_graph_folder import EDGE_FILE, LINK_FILES, read_mm_graph, read_mm_graph_links
+from hgmm.datasets.source_options import SourceOptions
 from hgmm.datasets.triples import read_openke, read_tsv
-from hgmm.errors import DataError
+from hgmm.errors import ConfigError, DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.graph.folder import read_folder
 from hgmm.graph.storage import load_graph
 
 __all__ = ["MARKERS", "folder_task", "marker", "read_dataset_folder"]
 
-MARKERS = ("schema.json", "graph.yaml", "entity2id.txt", "train.tsv", "train.txt")
-TRIPLES = ("entity2id.txt", "train.tsv", "train.txt")
+MARKERS = (
+    "schema.json",
+    "graph.yaml",
+    "entity2id.txt",
+    "train.tsv",
+    "train.txt",
+    GRAPH_FILES,
+    EDGE_FILE,
+    LINK_FILES,
+)
+TRIPLES = ("entity2id.txt", "train.tsv", "train.txt", LINK_FILES)
+WITH_CHOICE = (GRAPH_FILES, EDGE_FILE, LINK_FILES)
 
 
 def marker(path: Path) -> str:
-    """Return the name of the one marker file in a folder.
+    """Return which of `MARKERS` a folder has.
 
     Raises
     ------
@@ -39,7 +55,7 @@ def marker(path: Path) -> str:
     """
     if not path.is_dir():
         raise DataError(f"dataset folder {path}: there is no such folder; check the path")
-    found = [name for name in MARKERS if (path / name).is_file()]
+    found = [name for name in MARKERS if any(file.is_file() for file in path.glob(name))]
     if len(found) != 1:
         what = f"has {', '.join(found)}" if found else "has none of them"
         raise DataError(
@@ -74,7 +90,11 @@ def folder_task(path: Path) -> str:
 
 
 def read_dataset_folder(
-    path: Path, *, transforms: Mapping[str, Any] | None = None, classes: Sequence[str] | None = None
+    path: Path,
+    *,
+    transforms: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    options: SourceOptions | None = None,
 ) -> MultimodalGraph:
     """Read a folder of any known kind.
 
@@ -85,15 +105,33 @@ def read_dataset_folder(
     transforms, classes : optional
         What a trained run has fitted, applied to tables (``graph.yaml``) instead of fitting again. The other kinds hold
         features and do not use them.
+    options : SourceOptions, optional
+        Which files to read, where a published layout has several.
 
     Raises
     ------
     DataError
         As `marker`, or if the content breaks the rules of its format.
+    ConfigError
+        If `options` do not apply to this kind of folder.
     """
     kind = marker(path)
+    if kind in WITH_CHOICE:
+        return _read_published(path, kind, options or SourceOptions())
+    if options:
+        raise ConfigError(
+            f"dataset folder {path}: a folder with {kind} offers no choice of files, got {options.words()}; "
+            "leave it out"
+        )
     if kind == "schema.json":
         return load_graph(path)
     if kind == "graph.yaml":
         return read_folder(path, transforms=transforms, classes=classes)
     return read_openke(path) if kind == "entity2id.txt" else read_tsv(path, kind)
+
+
+def _read_published(path: Path, kind: str, options: SourceOptions) -> MultimodalGraph:
+    name = path.resolve().name
+    if kind == GRAPH_FILES:
+        return read_attributed(path, options, name=name)
+    return (read_mm_graph if kind == EDGE_FILE else read_mm_graph_links)(path, options, name=name)

@@ -17,9 +17,11 @@ import numpy as np
 
 from hgmm.errors import DataError
 
-__all__ = ["load_pickled_array"]
+__all__ = ["load_pickled_array", "unpickle_plain"]
 
 PLAIN_KINDS = "biufSU"
+
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, MemoryError)
 
 
 def load_pickled_array(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
@@ -46,17 +48,30 @@ def load_pickled_array(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
             if not _holds_objects(file):
                 file.seek(0)
                 return np.asarray(np.load(file, allow_pickle=False))
-            values = _Unpickler(file).load()
-            resolved = _Resolver()(values)
+            resolved = unpickle_plain(file)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, MemoryError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: cannot be read as a .npy file ({error}); fetch the file again") from error
-    except (pickle.UnpicklingError, RecursionError, OverflowError) as error:
-        raise DataError(f"{path}: its pickle is damaged or not admitted ({error}); fetch the file again") from error
     if not isinstance(resolved, np.ndarray):
         raise DataError(f"{path}: must hold a pickled array, got {type(resolved).__name__}; fetch the file again")
     return resolved
+
+
+def unpickle_plain(file: BinaryIO) -> Any:
+    """Read one pickle of plain data from an open file, under the restrictions of this module.
+
+    Raises
+    ------
+    DataError
+        If it is damaged or holds anything but what `load_pickled_array` names. Nothing of it is run.
+    """
+    try:
+        return _Resolver()(_Unpickler(file).load())
+    except DataError:
+        raise
+    except (pickle.UnpicklingError, RecursionError, OverflowError, *_DAMAGE) as error:
+        raise DataError(f"its pickle is damaged or not admitted ({error}); fetch the file again") from error
 
 
 def _holds_objects(file: BinaryIO) -> bool:

@@ -93,7 +93,9 @@ def new_run_dir(config: RunConfig, *, parent: str | Path = "runs") -> Path:
 def load_data(config: RunConfig) -> MultimodalGraph:
     """Load the graph that a configuration names, without the modalities that it drops, and damaged as it asks."""
     data = config.data
-    graph: MultimodalGraph = datasets.load(data.dataset, root=data.root, require_official=data.require_official)
+    graph: MultimodalGraph = datasets.load(
+        data.dataset, root=data.root, require_official=data.require_official, options=data.source_options
+    )
     if data.drop_modalities:
         graph = graph.drop_modalities(data.drop_modalities)
     return corrupt(graph, data.corrupt, seed=data.corrupt_seed) if data.corrupt else graph

@@ -86,7 +86,8 @@ class TrainedRun:
         Parameters
         ----------
         dataset : str, optional
-            A name or a folder, taken as it is. Default: what the run was trained on, corrupted as it was then.
+            A name or a folder, taken as it is. Default: what the run was trained on, from the files chosen and
+            corrupted as it was then.
         root : path, optional
             Folder of official files. Default: the run's.
 
@@ -102,6 +103,7 @@ class TrainedRun:
             require_official=data.require_official and dataset is None,
             transforms=self.transforms,
             classes=self.classes,
+            options=data.source_options if dataset is None else None,
         )
         if dataset is None:
             self._check_unchanged(graph)

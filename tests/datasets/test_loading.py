@@ -11,8 +11,27 @@ from hgmm.graph.storage import save_graph
 
 
 def test_every_dataset_of_the_package_is_available() -> None:
-    names = ["amazon", "amazon-1", "amazon-2", "douban", "emoji", "films", "imdb", "planted-imbalance", "synthetic"]
-    assert available() == names
+    assert available() == [
+        "amazon",
+        "amazon-1",
+        "amazon-2",
+        "books-lp",
+        "books-nc",
+        "cloth-copurchase",
+        "douban",
+        "ele-fashion",
+        "emoji",
+        "films",
+        "grocery",
+        "imdb",
+        "movies",
+        "planted-imbalance",
+        "reddit-m",
+        "reddit-s",
+        "sports-copurchase",
+        "synthetic",
+        "toys",
+    ]
 
 
 def test_the_data_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
