@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import importlib
-import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -129,10 +128,11 @@ def _hub(by_hand: str) -> ModuleType:
 
 
 def _failures(hub: ModuleType) -> tuple[type[BaseException], ...]:
-    """Return what huggingface_hub raises: its own errors, OSErrors, and from version 1.0 on those of httpx."""
-    own = getattr(getattr(hub, "errors", None), "HfHubHTTPError", None)
-    network = getattr(sys.modules.get("httpx"), "HTTPError", None)
-    return (OSError, RuntimeError, ValueError, *(error for error in (own, network) if error is not None))
+    """Return what huggingface_hub raises: OSErrors, its own errors, and those of its HTTP client.
+
+    The client changed from release to release, and so did its name; its error is a base of huggingface_hub's own.
+    """
+    return (OSError, RuntimeError, ValueError, *hub.errors.HfHubHTTPError.__bases__)
 
 
 def _hub_file(sibling: Any) -> HubFile:

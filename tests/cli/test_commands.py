@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hgmm import __version__, datasets, training
 from hgmm.cli import main
 from hgmm.cli.completion import dataset_names, model_names, run_folders
 from tests.cli.conftest import Invoke
+from tests.datasets.published_folders import write_magb
 
 GRAPH_YAML = """
 target: item
@@ -130,8 +132,20 @@ def test_datasets_fetch_of_embedded_data(hgmm: Invoke) -> None:
 
 
 def test_datasets_fetch_names_the_files(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "fetch", lambda name, root: [Path("imdb/labels.npy"), Path("imdb/rdf.npy")])
+    def fetch(name: str, *, root: object, options: datasets.SourceOptions) -> list[Path]:
+        return [Path(name, file) for file in ("labels.npy", "rdf.npy", *options.files.values())]
+
+    monkeypatch.setattr(datasets, "fetch", fetch)
     assert hgmm("datasets", "fetch", "imdb").output == "imdb/labels.npy\nimdb/rdf.npy\n"
+    chosen = hgmm("datasets", "fetch", "imdb", "--feature", "text=llama").output
+    assert chosen == "imdb/labels.npy\nimdb/rdf.npy\nimdb/llama\n"
+
+
+def test_datasets_info_finds_files_by_their_pattern(hgmm: Invoke, tmp_path: Path) -> None:
+    write_magb(tmp_path / "data" / "MAGB" / "Grocery")
+    shutil.rmtree(tmp_path / "data" / "MAGB" / "Grocery" / "ImageFeature")
+    lines = hgmm("datasets", "info", "grocery").output.splitlines()
+    assert lines[-3:] == ["  there   *Graph.pt", "  there   TextFeature/*.npy", "  missing ImageFeature/*.npy"]
 
 
 def test_import_shows_what_is_in_the_graph(hgmm: Invoke, tables: Path) -> None:

@@ -13,6 +13,7 @@ from hgmm import datasets
 from hgmm.cli.results import Announcement, data_words, print_config
 from hgmm.training import Interrupted, RunConfig, RunRecord, session
 from tests.cli.conftest import SMALL, Invoke
+from tests.datasets.published_folders import write_magb
 
 
 def record_of(run_dir: str) -> dict[str, Any]:
@@ -47,6 +48,26 @@ def test_settings_are_folded_between_words_on_a_terminal_only(terminal: bool) ->
     words = [word for line in lines for word in line.split()]
     assert "checkpoint_seconds=5.0" in words
     assert {"data:", "model:", "train:"} == {word for word in words if "=" not in word}
+
+
+def test_feature_files_can_be_chosen_and_are_used_again(hgmm: Invoke, tmp_path: Path) -> None:
+    write_magb(tmp_path / "Grocery")
+    choice = ("--feature", "text=Llama", "--feature", "image=swinv2", "--shots", "3")
+    result = hgmm("train", "--dataset", "./Grocery", "--epochs", "1", "--run-dir", "runs/g", *choice, *SMALL)
+    assert result.exit_code == 0, result.output
+    record = record_of("runs/g")
+    assert record["config"]["data"]["features"] == ["text=Llama", "image=swinv2"]
+    assert "TextFeature/GroceryS_Llama_3.2_1B_Instruct_256_mean.npy" in record["data"]["files"]
+    result = hgmm("predict", "runs/g", "-o", "p.csv")
+    assert result.output == "40 predictions for Grocery (local data) in p.csv\n"
+
+
+def test_a_joined_file_is_split_where_it_is_said(hgmm: Invoke, tmp_path: Path) -> None:
+    write_magb(tmp_path / "Grocery")
+    choice = ("--feature", "joined=LLAMA8B_CLIP", "--split-at", "6")
+    result = hgmm("train", "--dataset", "./Grocery", "--epochs", "1", "--run-dir", "runs/g", *choice, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert record_of("runs/g")["config"]["data"]["split_at"] == 6
 
 
 def test_data_can_be_corrupted_and_results_say_so(hgmm: Invoke, graph_folder: str) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hgmm.datasets import SourceOptions
 from hgmm.errors import ConfigError
 from hgmm.training import DataConfig, ModelConfig, RunConfig, TrainConfig, model_options
 
@@ -122,9 +123,17 @@ def test_wrong_values(field: str, value: Any, match: str) -> None:
         ("drop_modalities", "text", r"data.drop_modalities: must be a list of strings, got 'text'"),
         ("corrupt", "text=0.1", r"data.corrupt: must be a list of strings, got 'text=0.1'"),
         ("corrupt", ["text=2"], r"amount of 'missing:text': a share is from 0 to 1, got 2.0"),
+        ("features", ["txet=a"], r"data.features: unknown part 'txet'; known: image, joined, split, text"),
+        ("split_at", 0, r"data.split_at: must be at least 1, got 0"),
+        ("shots", "3", r"data.shots: must be a whole number or nothing, got '3'"),
         ("corrupt_seed", -1, r"data.corrupt_seed: must be at least 0, got -1"),
     ],
 )
 def test_wrong_data(field: str, value: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         DataConfig(**{field: value})
+
+
+def test_a_choice_of_files_is_handed_on_only_if_there_is_one() -> None:
+    assert DataConfig().source_options is None
+    assert DataConfig(features=("text=a",), split_at=3).source_options == SourceOptions({"text": "a"}, split_at=3)
