@@ -158,7 +158,7 @@ def corrupt(graph: MultimodalGraph, corruptions: Iterable[Corruption | str], *, 
     >>> from hgmm.datasets import synthetic
     >>> damaged = corrupt(synthetic(), ["image=0.3", "labels=0.1"], seed=1)
     >>> damaged.source.note.split("; ")[-1]
-    'corrupted on purpose (seed 1): image taken from 360 of 1,200 item; another class for 24 of 240 training nodes'
+    'corrupted on purpose (seed 1): image taken from 360 of 1,200 item, another class for 24 of 240 training nodes'
     """
     wanted = sorted(
         (entry if isinstance(entry, Corruption) else Corruption.parse(entry) for entry in corruptions),
