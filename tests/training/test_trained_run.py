@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hgmm import datasets
+from hgmm.datasets import SourceOptions
 from hgmm.errors import ConfigError, DataError, SchemaError
 from hgmm.graph import MultimodalGraph
 from hgmm.graph.multimodal import DataSource
@@ -90,7 +91,8 @@ def test_without_test_nodes_all_labelled_ones_are_evaluated(tmp_path: Path) -> N
 
 
 def test_its_own_dataset_and_others_come_with_its_transforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_in(tmp_path / "run", data__dataset="./folder", data__root="data", data__require_official=True)
+    settings = {"data__root": "data", "data__require_official": True, "data__features": ["text=bert"]}
+    run_in(tmp_path / "run", data__dataset="./folder", **settings)
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def load(name: str, **options: Any) -> MultimodalGraph:
@@ -103,8 +105,8 @@ def test_its_own_dataset_and_others_come_with_its_transforms(tmp_path: Path, mon
     run.load_graph("./other", root="there")
     fitted = {"transforms": run.transforms, "classes": CLASSES}
     assert asked == [
-        ("./folder", {"root": "data", "require_official": True, **fitted}),
-        ("./other", {"root": "there", "require_official": False, **fitted}),
+        ("./folder", {"root": "data", "require_official": True, "options": SourceOptions({"text": "bert"}), **fitted}),
+        ("./other", {"root": "there", "require_official": False, "options": None, **fitted}),
     ]
 
 
