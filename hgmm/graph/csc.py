@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from hgmm.errors import SchemaError
 from hgmm.typing import CanonicalEtype, RelationCSC
 
 __all__ = ["build_csc", "edge_ids", "relation_csc"]
@@ -22,7 +23,7 @@ class _Entry(NamedTuple):
     eids: Tensor
 
 
-_cache: WeakKeyDictionary[Any, dict[tuple[CanonicalEtype, str], _Entry]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Any, dict[tuple[CanonicalEtype, str, bool], _Entry]] = WeakKeyDictionary()
 
 
 def build_csc(src: Tensor, dst: Tensor, *, num_src: int, num_dst: int) -> tuple[RelationCSC, Tensor]:
@@ -66,21 +67,30 @@ def _offsets(ends: Tensor, count: int) -> Tensor:
     return torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
 
 
-def _entry(graph: Any, canonical_etype: CanonicalEtype, device: torch.device) -> _Entry:
+def _entry(graph: Any, canonical_etype: CanonicalEtype, device: torch.device, *, self_loops: bool = False) -> _Entry:
     entries = _cache.setdefault(graph, {})
-    key = (canonical_etype, str(device))
+    key = (canonical_etype, str(device), self_loops)
     # DGL gives a graph that is changed in place a new index object.
     if key not in entries or entries[key].structure is not graph._graph:
         src_type, _, dst_type = canonical_etype
         src, dst = graph.edges(order="eid", etype=canonical_etype)
-        csc, eids = build_csc(src, dst, num_src=graph.num_src_nodes(src_type), num_dst=graph.num_dst_nodes(dst_type))
+        num_src, num_dst = graph.num_src_nodes(src_type), graph.num_dst_nodes(dst_type)
+        if self_loops:
+            # A block's destinations are its first sources, so a node has the same number on both sides.
+            loops = torch.arange(num_dst, dtype=src.dtype, device=src.device)
+            src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
+        csc, eids = build_csc(src, dst, num_src=num_src, num_dst=num_dst)
         moved = RelationCSC(*(tensor.to(device) for tensor in csc))
         entries[key] = _Entry(graph._graph, moved, eids.to(device))
     return entries[key]
 
 
 def relation_csc(
-    graph: Any, canonical_etype: CanonicalEtype, *, device: torch.device | str | None = None
+    graph: Any,
+    canonical_etype: CanonicalEtype,
+    *,
+    device: torch.device | str | None = None,
+    self_loops: bool = False,
 ) -> RelationCSC:
     """Return one relation of a DGL graph or block as CSC by destination, with its transpose.
 
@@ -92,14 +102,26 @@ def relation_csc(
         The relation.
     device : torch.device or str, optional
         Where the index tensors shall be. Default: where the graph is. A CPU-only DGL is enough for kernels on CUDA.
+    self_loops : bool, optional
+        Add an edge from every destination node to itself; only for relations between nodes of one type.
 
     Returns
     -------
     RelationCSC
         The same tensors at every call for the same graph: they are kept while the graph object lives and built anew
         after nodes or edges were added or removed.
+
+    Raises
+    ------
+    SchemaError
+        `self_loops` is asked of a relation between two types.
     """
-    return _entry(graph, canonical_etype, torch.device(device or graph.device)).csc
+    if self_loops and canonical_etype[0] != canonical_etype[2]:
+        raise SchemaError(
+            f"relation_csc, self_loops: {canonical_etype!r} leads from one node type to another, where no node has a "
+            "loop; leave self_loops out"
+        )
+    return _entry(graph, canonical_etype, torch.device(device or graph.device), self_loops=self_loops).csc
 
 
 def edge_ids(graph: Any, canonical_etype: CanonicalEtype, *, device: torch.device | str | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hgmm.dgl_compat import dgl
+from hgmm.errors import SchemaError
 from hgmm.graph import edge_ids, relation_csc
 from hgmm.graph.csc import _cache, build_csc
 
@@ -77,3 +78,20 @@ def test_the_cache_dies_with_the_graph() -> None:
     del g
     gc.collect()
     assert len(_cache) == before - 1
+
+
+def test_self_loops_are_edges_of_their_own() -> None:
+    etype = ("_N", "_E", "_N")
+    g = dgl.graph(([0, 1], [1, 2]))
+    csc = relation_csc(g, etype, self_loops=True)
+    assert (csc.indptr.tolist(), csc.indices.tolist()) == ([0, 1, 3, 5], [0, 0, 1, 1, 2])
+    assert relation_csc(g, etype).num_edges == 2
+    assert relation_csc(g, etype, self_loops=True) is csc
+    block = dgl.to_block(dgl.in_subgraph(g, [2]), [2])
+    assert relation_csc(block, etype, self_loops=True).indices.tolist() == [0, 1]
+
+
+def test_self_loops_need_one_node_type() -> None:
+    g = dgl.heterograph({("a", "to", "b"): ([0], [0])})
+    with pytest.raises(SchemaError, match=r"relation_csc, self_loops: \('a', 'to', 'b'\) leads from one node type to"):
+        relation_csc(g, ("a", "to", "b"), self_loops=True)
