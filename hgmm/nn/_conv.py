@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hgmm.errors import ConfigError, SchemaError, ShapeError, unknown_name
+from hgmm.errors import ConfigError, unknown_name
 from hgmm.nn._names import node_key, relation_key
-from hgmm.nn.functional import count_present_neighbors, destination_rows
+from hgmm.nn._relations import RelationConv
+from hgmm.nn.functional import destination_rows
 from hgmm.typing import CanonicalEtype, EdgeDict, NodeDict
 
 __all__ = [
@@ -120,7 +121,7 @@ class RelationParameters(nn.Module):
         self.message.uniform_(-bound, bound)
 
 
-class AttentionConv(nn.Module, ABC):
+class AttentionConv(RelationConv, ABC):
     """Attention over the in-neighbours by relation, mean over relations, gated update; abstract.
 
     A subclass says in `_attend` what arrives over one relation. Everything else, masks and their propagation included,
@@ -144,15 +145,13 @@ class AttentionConv(nn.Module, ABC):
         init: str,
         kv_dtype: str | None,
     ) -> None:
-        super().__init__()
+        super().__init__(ntypes, canonical_etypes, num_modalities=num_modalities)
         where = type(self).__name__
         if hidden_size < 1 or num_heads < 1 or hidden_size % num_heads:
             raise ConfigError(
                 f"{where}, hidden_size: must be a positive multiple of num_heads={num_heads}, got {hidden_size}; "
                 "change one of the two"
             )
-        if num_modalities < 1:
-            raise ConfigError(f"{where}, num_modalities: must be at least 1, got {num_modalities}")
         for name, value, known in (
             ("relation_reduce", relation_reduce, RELATION_REDUCES),
             ("message_activation", message_activation, tuple(ACTIVATIONS)),
@@ -161,13 +160,6 @@ class AttentionConv(nn.Module, ABC):
         ):
             if value not in known:
                 raise ConfigError(f"{where}, {name}: {unknown_name(name, value, map(str, known))}")
-        self.ntypes = tuple(ntypes)
-        self.canonical_etypes: tuple[CanonicalEtype, ...] = tuple((s, e, d) for s, e, d in canonical_etypes)
-        for etype in self.canonical_etypes:
-            for end in (etype[0], etype[2]):
-                if end not in self.ntypes:
-                    raise SchemaError(f"{where}, canonical_etypes {etype!r}: {unknown_name('node type', end, ntypes)}")
-        self.num_modalities = num_modalities
         self.hidden_size = hidden_size
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
@@ -268,7 +260,7 @@ class AttentionConv(nn.Module, ABC):
         """
         wanted, etypes = self._active(graph, ntypes)
         read = dict.fromkeys([*wanted, *(e[0] for e in etypes)])
-        self._check_rows(graph, read, h, present)
+        self._check_rows(graph, read, h, present, width=self.hidden_size)
         state = {t: self._with_absent(t, h[t], present) for t in read}
         k, v = ({e[0]: self._stored(self._project(name, e[0], state[e[0]])) for e in etypes} for name in ("k", "v"))
         result = ConvOutput({}, None if present is None else {}, {}, {})
@@ -289,15 +281,6 @@ class AttentionConv(nn.Module, ABC):
             if present is not None and result.present is not None:
                 result.present[ntype] = destination_rows(graph, ntype, present[ntype]) | (reached > 0)
         return result
-
-    def _active(self, graph: Any, ntypes: Collection[str] | None) -> tuple[list[str], list[CanonicalEtype]]:
-        """Return the node types to update and the relations that bring them something."""
-        self._check_types(graph)
-        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
-        updated = graph.dsttypes if graph.is_block else graph.ntypes
-        wanted = [t for t in self.ntypes if t in updated and (ntypes is None or t in ntypes)]
-        present = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
-        return wanted, [e for e in present if graph.num_edges(e)]
 
     def _node(self, ntype: str) -> _NodeParameters:
         return cast(_NodeParameters, self.nodes[node_key(ntype)])
@@ -334,12 +317,6 @@ class AttentionConv(nn.Module, ABC):
         # W_MSG acts on the weighted sum: sum_j beta (v_j W) = (sum_j beta v_j) W, so it never meets an edge.
         return torch.einsum("nmhd,hde->nmhe", out, self._relation(etype).message).flatten(2)
 
-    def _reached(self, graph: Any, etype: CanonicalEtype, present: Tensor | None) -> Tensor:
-        if present is None:
-            degrees: Tensor = graph.in_degrees(etype=etype)
-            return (degrees > 0).unsqueeze(-1).to(next(self.parameters()).device)
-        return count_present_neighbors(graph, etype, present) > 0
-
     def _mean(self, ntype: str, total: Tensor, reached: Tensor) -> Tensor:
         if self.relation_reduce == "reached":
             return total / reached.clamp(min=1).unsqueeze(-1)
@@ -350,33 +327,3 @@ class AttentionConv(nn.Module, ABC):
         gate = torch.sigmoid(own.skip)
         update = own.a(ACTIVATIONS[self.message_activation](messages))
         return cast(Tensor, self.dropout(own.norm(gate * update + (1 - gate) * h)))
-
-    def _check_types(self, graph: Any) -> None:
-        where = type(self).__name__
-        for ntype in dict.fromkeys([*graph.srctypes, *graph.dsttypes]):
-            if ntype not in self.ntypes:
-                raise SchemaError(f"{where}, graph: {unknown_name('node type', ntype, self.ntypes)}")
-        for etype in graph.canonical_etypes:
-            if etype not in self.canonical_etypes:
-                known = map(str, self.canonical_etypes)
-                raise SchemaError(f"{where}, graph: {unknown_name('relation', str(etype), known)}")
-
-    def _check_rows(self, graph: Any, ntypes: Iterable[str], h: NodeDict, present: NodeDict | None) -> None:
-        where = type(self).__name__
-        for ntype in ntypes:
-            rows = graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype)
-            _check_shape(where, "h", h, ntype, (rows, self.num_modalities, self.hidden_size))
-            if present is not None:
-                _check_shape(where, "present", present, ntype, (rows, self.num_modalities))
-
-
-def _check_shape(where: str, name: str, tensors: Mapping[str, Tensor], ntype: str, shape: tuple[int, ...]) -> None:
-    if ntype not in tensors:
-        raise ShapeError(
-            f"{where}, {name}: node type {ntype!r} is missing, got {sorted(tensors)}; pass a tensor {shape} for it"
-        )
-    if tensors[ntype].shape != shape:
-        raise ShapeError(
-            f"{where}, {name}[{ntype!r}]: expected shape {shape}, got {tuple(tensors[ntype].shape)}; the sizes follow "
-            "from the graph's source nodes and the constructor"
-        )
