@@ -8,13 +8,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from hgmm.errors import ConfigError, SchemaError
-from hgmm.graph.multimodal import MultimodalGraph, present_mask
+from hgmm.errors import SchemaError
 from hgmm.graph.schema import GraphSchema
 from hgmm.losses.missing_modality import missing_modality_loss
+from hgmm.models._inputs import layer_graphs, read_inputs
 from hgmm.models._options import check_options
 from hgmm.models.variants import VARIANTS
 from hgmm.nn import CrossModalConv, InterModalAttention, ModalityEncoder
+from hgmm.nn._relations import types_towards
 from hgmm.nn.functional import count_present_neighbors, destination_rows
 from hgmm.registry import MODELS
 from hgmm.typing import EdgeDict, NodeDict, NodeOutput
@@ -148,7 +149,9 @@ class HGNNIMA(nn.Module):
         self.masked = row.fill is None
         self.modality_dropout = modality_dropout
         self.missing_attention_form = missing_attention_form
-        self._needed = _needed_types(schema, num_layers, everything=missing_attention_form == "poster")
+        # The poster's L_att sums over the receivers of all types.
+        needed = types_towards(self.target, schema.canonical_etypes, num_layers)[1:]
+        self._needed = (frozenset(schema.ntypes),) * num_layers if missing_attention_form == "poster" else needed
         self.encoder = ModalityEncoder(
             schema,
             hidden_size,
@@ -255,8 +258,8 @@ class HGNNIMA(nn.Module):
         return self._propagate(graph, return_attention=True)[3]
 
     def _propagate(self, graph: Any, *, return_attention: bool) -> tuple[Tensor, Tensor | None, Tensor, list[EdgeDict]]:
-        graphs = self._layer_graphs(graph)
-        features, at_input = self._inputs(graphs[0])
+        graphs = layer_graphs("HGNNIMA", graph, len(self.convs))
+        features, at_input = read_inputs("HGNNIMA", graphs[0], self.schema, self.classifier.weight.device)
         h = self.encoder(features, at_input)
         present: NodeDict | None = self._drop_modalities(at_input) if self.masked else None
         absent = {ntype: ~mask for ntype, mask in at_input.items()}
@@ -284,40 +287,6 @@ class HGNNIMA(nn.Module):
         loss = missing_modality_loss(sums, counts, form=self.missing_attention_form)
         final = None if present is None else present[self.target]
         return h[self.target], final, loss.to(h[self.target]), attn
-
-    def _layer_graphs(self, graph: Any) -> list[Any]:
-        if isinstance(graph, MultimodalGraph):
-            graph = graph.g
-        if not isinstance(graph, list | tuple):
-            return [graph] * len(self.convs)
-        if len(graph) != len(self.convs):
-            raise ConfigError(
-                f"HGNNIMA, graph: the model has {len(self.convs)} layers, got {len(graph)} blocks; "
-                "sample one block a layer"
-            )
-        return list(graph)
-
-    def _inputs(self, graph: Any) -> tuple[dict[str, dict[str, Tensor]], NodeDict]:
-        """Read features and presence of the source nodes from the frames."""
-        device = self.classifier.weight.device
-        features: dict[str, dict[str, Tensor]] = {}
-        present = {}
-        # In a graph whose types are all either sources or destinations DGL lists only the former in srctypes.
-        nodes = graph.srcnodes if graph.is_block else graph.nodes
-        for ntype in graph.srctypes if graph.is_block else graph.ntypes:
-            self.schema.check_ntype(ntype)
-            frame = nodes[ntype].data
-            features[ntype] = {}
-            for name in self.schema.widths(ntype):
-                if name not in frame:
-                    raise SchemaError(
-                        f"HGNNIMA, graph: node type {ntype!r} has no feature {name!r}, got {sorted(frame)}; "
-                        "put the features of the schema into the graph's frames"
-                    )
-                features[ntype][name] = frame[name].to(device)
-            rows = graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype)
-            present[ntype] = present_mask(frame, self.schema, ntype, rows, graph.device).to(device)
-        return features, present
 
     def _drop_modalities(self, present: NodeDict) -> NodeDict:
         if not self.training or self.modality_dropout == 0:
@@ -353,13 +322,3 @@ class HGNNIMA(nn.Module):
         if self.missing_attention_form == "code":
             return sums
         return {etype: x * absent[etype[2]].unsqueeze(-1) for etype, x in sums.items()}
-
-
-def _needed_types(schema: GraphSchema, num_layers: int, *, everything: bool) -> list[frozenset[str]]:
-    """Return, by layer, the node types whose states reach the target in the layers that follow."""
-    if everything:
-        return [frozenset(schema.ntypes)] * num_layers
-    needed = [frozenset({str(schema.target)})]
-    while len(needed) < num_layers:
-        needed.append(needed[-1] | {e[0] for e in schema.canonical_etypes if e[2] in needed[-1]})
-    return needed[::-1]

@@ -126,17 +126,18 @@ class GraphConv(ModalityConv):
         ConfigError
             A block comes without `out_degrees`.
         """
-        degrees = self._out_degrees(graph, out_degrees) if self.norm == "symmetric" else None
+        degrees = self._out_degrees(graph, ntypes, out_degrees) if self.norm == "symmetric" else None
         return self._propagate(graph, h, present, ntypes, degrees)
 
-    def _out_degrees(self, graph: Any, given: EdgeDict | None) -> EdgeDict:
+    def _out_degrees(self, graph: Any, ntypes: Collection[str] | None, given: EdgeDict | None) -> EdgeDict:
+        etypes = self._active(graph, ntypes)[1]
         if given is None and graph.is_block:
             raise ConfigError(
                 "GraphConv, out_degrees: a block does not tell them, got None; pass the graph's, or choose norm='mean'"
             )
         if given is None:
-            return {etype: graph.out_degrees(etype=etype) for etype in graph.canonical_etypes}
-        for etype in graph.canonical_etypes:
+            return {etype: graph.out_degrees(etype=etype) for etype in etypes}
+        for etype in etypes:
             rows = graph.num_src_nodes(etype[0])
             found = tuple(given[etype].shape) if etype in given else "nothing"
             if found != (rows,):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from hgmm.graph.structure import id_noise
 from hgmm.nn.functional import neighbor_mean
 from hgmm.typing import CanonicalEtype, NodeDict, RelationCSC
 
-__all__ = ["return_probabilities", "structural_features", "structural_width"]
+__all__ = ["id_rows", "return_probabilities", "structural_features", "structural_width"]
 
 NUM_STEPS = 16
 RANDOM_SIZE = 32
@@ -90,6 +92,22 @@ def structural_features(
     for _ in range(RANDOM_HOPS):
         spread = _diffuse(graph, canonical_etypes, spread)
     return {ntype: torch.cat([*found, spread[ntype]], dim=1) for ntype, found in columns.items()}
+
+
+def id_rows(ids: Sequence[str], table_size: int) -> Tensor:
+    """Return two rows of a table for each external id, ``(N, 2)`` int64 in [0, table_size).
+
+    Two ids share both rows once in ``table_size ** 2``, so the sum of two rows tells nodes apart in a table of fixed
+    size: Svenstrup et al., NeurIPS 2017, arXiv 1709.03933, without their weights.
+
+    Examples
+    --------
+    >>> id_rows(["a", "b"], 1000).shape
+    torch.Size([2, 2])
+    """
+    digest = b"".join(hashlib.blake2b(name.encode(), digest_size=16).digest() for name in ids)
+    words = np.frombuffer(digest, dtype="<u8").reshape(-1, 2) % np.uint64(table_size)
+    return torch.from_numpy(words.astype(np.int64))
 
 
 def return_probabilities(graph: Any, canonical_etype: CanonicalEtype, probes: NodeDict | None) -> NodeDict:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hgmm.dgl_compat import dgl
 from hgmm.graph import MultimodalGraph
@@ -26,6 +26,7 @@ __all__ = [
     "make_loader",
     "move_block",
     "place_graph",
+    "prepare_graph",
     "stream_seed",
 ]
 
@@ -81,6 +82,12 @@ def place_graph(graph: MultimodalGraph, device: torch.device) -> MultimodalGraph
     if graph.g.device.type == device.type:
         return graph
     return graph if move_block(graph.g, device) is graph.g else graph.to(device)
+
+
+def prepare_graph(model: nn.Module, graph: MultimodalGraph) -> MultimodalGraph:
+    """Return what the model's ``prepare`` makes of a graph before it is batched; the graph itself if it has none."""
+    prepare: Callable[[MultimodalGraph], MultimodalGraph] | None = getattr(model, "prepare", None)
+    return graph if prepare is None else prepare(graph)
 
 
 class FullGraphLoader:

@@ -22,7 +22,7 @@ from hgmm.training.config_file import read_config
 from hgmm.training.conform import conform
 from hgmm.training.devices import usable_device
 from hgmm.training.evaluation import collect_outputs
-from hgmm.training.loaders import make_loader, place_graph
+from hgmm.training.loaders import make_loader, place_graph, prepare_graph
 from hgmm.training.predictions import Predictions, predictions_from_output
 from hgmm.training.task import classification_metrics
 from hgmm.typing import NodeOutput
@@ -190,7 +190,7 @@ class TrainedRun:
         return classification_metrics(self._outputs(known, nodes).logits, known.labels[nodes])
 
     def _conform(self, graph: MultimodalGraph) -> MultimodalGraph:
-        return conform(graph, self.schema, self.transforms)
+        return prepare_graph(self.model, conform(graph, self.schema, self.transforms))
 
     def _outputs(self, graph: MultimodalGraph, nodes: Tensor) -> NodeOutput:
         train = self.config.train

@@ -32,7 +32,7 @@ from hgmm.training.checkpoint import (
 from hgmm.training.config import TrainConfig
 from hgmm.training.devices import peak_memory_mib, reset_peak_memory, usable_device
 from hgmm.training.evaluation import evaluate
-from hgmm.training.loaders import NodeLoader, make_loader, place_graph
+from hgmm.training.loaders import NodeLoader, make_loader, place_graph, prepare_graph
 from hgmm.training.progress import Callback, EpochRecord, FitResult
 from hgmm.training.schedule import Schedule
 from hgmm.training.task import Task
@@ -75,7 +75,8 @@ class Trainer:
     Parameters
     ----------
     model : torch.nn.Module
-        ``model(graph, nodes)`` on a DGL graph, or ``model(blocks)`` on message-flow blocks, returns a `NodeOutput`.
+        ``model(graph, nodes)`` on a DGL graph, or ``model(blocks)`` on message-flow blocks, returns a `NodeOutput`. If
+        it has a method ``prepare(graph)``, it is given what that makes of a `MultimodalGraph`.
     task : Task
         Loss, figures, and what to steer by.
     config : TrainConfig
@@ -161,6 +162,7 @@ class Trainer:
             reset_peak_memory(self.device)
             self.model.to(self.device)
             # Neighbours are sampled in main memory; only their blocks travel to the device.
+            graph = prepare_graph(self.model, graph)
             graph = graph if self.config.batch_size else place_graph(graph, self.device)
             seed_everything(self.config.seed)
             self._progress, self._best, self._stop, self._saved_at = _Progress(), {}, False, time.monotonic()
