@@ -13,6 +13,7 @@ from hgmm.training.loaders import (
     make_loader,
     move_block,
     place_graph,
+    prepare_graph,
     stream_seed,
 )
 
@@ -124,3 +125,14 @@ def test_other_errors_of_dgl_are_not_hidden() -> None:
 
     with pytest.raises(dgl.DGLError, match="something else"):
         move_block(Block(), torch.device("cuda"))
+
+
+def test_a_model_may_prepare_its_graph(graph: MultimodalGraph) -> None:
+    class Model(torch.nn.Module):
+        def prepare(self, graph: MultimodalGraph) -> MultimodalGraph:
+            return graph.drop_modalities([])
+
+    assert prepare_graph(torch.nn.Linear(1, 1), graph) is graph
+    prepared = prepare_graph(Model(), graph)
+    assert isinstance(prepared, MultimodalGraph)
+    assert prepared is not graph
