@@ -99,6 +99,9 @@ _rows: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 def rows_of(indptr: Tensor) -> Rows:
     """Spread rows over programs; kept for as long as `indptr` lives, since it waits for the device."""
+    # A tensor made in inference mode counts no changes, so nothing that is kept for it could be trusted.
+    if indptr.is_inference():
+        return _spread(indptr.long(), RUN_WORK, LONGEST_ROW)._replace(indptr=indptr)
     key = (indptr._version, RUN_WORK, LONGEST_ROW)
     found = _rows.get(indptr)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if found is None or found[0] != key:

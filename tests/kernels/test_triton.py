@@ -126,6 +126,16 @@ def test_shares_are_kept_while_the_row_pointers_live_and_stay_as_they_are(monkey
     assert len(_triton_rows._rows) == kept
 
 
+def test_index_tensors_made_in_inference_mode_are_spread_anew() -> None:
+    from hgmm.kernels import _triton_rows
+
+    with torch.inference_mode():
+        indptr = torch.tensor([0, 1], device=DEVICE)
+        assert _triton_rows.rows_of(indptr).num_runs == 1
+        indptr += torch.tensor([0, _triton_rows.RUN_WORK], device=DEVICE)
+        assert _triton_rows.rows_of(indptr).num_runs == 2
+
+
 def test_the_best_tile_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton
 
