@@ -83,7 +83,8 @@ def cross_modal_attention(
     q_node, q_modal : Tensor
         ``(N_dst, M, H, D)`` queries of the inter-node and of the inter-modal attention. They hold relation matrices,
         priors, scale and temperature; the operator adds none. `q_modal` is not read by ``cross``. Dtype of `k`, or
-        float32 beside `k` and `v` in bfloat16 or float16, which halves the bytes that are read for each edge.
+        float32 beside `k` and `v` in bfloat16 or float16, which halves the bytes that are read for each edge; the
+        CPU backend widens float16 first.
     v : Tensor
         ``(N_src, M, H, D)`` values, dtype of `k`; finite where the modality is absent, too.
     present : Tensor, optional
