@@ -7,10 +7,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from hgmm.datasets.attributed import ETYPE, MODALITIES, NTYPE
-from hgmm.datasets.base import Dataset, OfficialFile, check_published
+from hgmm.datasets.base import DatasetInfo, OfficialFile
+from hgmm.datasets.file_dataset import FileDataset
 from hgmm.datasets.hub import HubListing, download_from_hub, list_hub
 from hgmm.datasets.source_options import SourceOptions
 from hgmm.datasets.synthetic import synthetic
@@ -23,26 +24,24 @@ STAND_IN_WIDTH = 64
 """Columns of a modality of a stand-in; published widths would fill the memory with numbers that mean nothing."""
 
 
-class AttributedDataset(Dataset):
-    """A graph of one node type and one relation that is published as a folder on the hub."""
+class AttributedDataset(FileDataset):
+    """A graph of one node type and one relation that is published as a folder on the hub.
+
+    The first of `folders` is its name there, the first of `collections` is where fetched files go.
+    """
 
     repo: ClassVar[str]
     """The repository on the hub."""
-
-    folders: ClassVar[tuple[str, ...]]
-    """Names that the dataset's folder may have; the first is that of the hub."""
-
-    collections: ClassVar[tuple[str, ...]]
-    """Folders of the data root that may hold it; the first is where fetched files go."""
 
     num_edges: ClassVar[int]
     """Edges of the stand-in, both directions counted."""
 
     options = SourceOptions()
+    stand_in_has = "the published numbers of nodes, edges and classes"
 
     @abstractmethod
-    def read(self, folder: Path) -> MultimodalGraph:
-        """Read the files."""
+    def read_chosen(self, folder: Path) -> MultimodalGraph:
+        """Read the files that the options choose."""
 
     @abstractmethod
     def wanted(self, paths: Sequence[PurePosixPath]) -> list[PurePosixPath | None]:
@@ -54,54 +53,33 @@ class AttributedDataset(Dataset):
         chosen.options = options
         return chosen
 
-    def folder(self, root: Path) -> Path:
-        """Return the dataset's folder: below `root` or one of the collections in it, whichever exists."""
-        bases = [root, *(root / name for name in self.collections)]
-        places = [base / name for name in self.folders for base in bases]
-        return next((place for place in places if place.is_dir()), root / self.collections[0] / self.folders[0])
+    def home(self, root: Path) -> Path:
+        """Return where the folder belongs if there is none yet."""
+        return root / self.collections[0] / self.folders[0]
 
     def has(self, folder: Path, file: OfficialFile) -> bool:
         """Say whether a published file is in a folder; its path may be a pattern."""
         return any(folder.glob(file.path))
 
-    def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:
-        """Return the graph of the published files, of those that are there, or a generated stand-in.
-
-        The graph's `source` is ``official`` if text and image are there, ``local`` if a modality is absent, and
-        ``synthetic`` if there is no file at all.
-
-        Parameters
-        ----------
-        root : Path
-            The folder that holds datasets or collections of them.
-        require_official : bool, optional
-            Raise unless everything is there.
-
-        Raises
-        ------
-        DataError
-            If the graph's files are there in part only, a file is damaged, a number differs from the published ones,
-            several files fit, or `require_official` is set and something is missing.
-        """
-        folder = self.folder(root)
-        absent = [file for file in self.info.official_files if not self.has(folder, file)]
-        there = len(absent) < len(self.info.official_files)
-        needed = [file for file in absent if file.modality is None]
-        if (absent and require_official) or (there and needed):
-            raise DataError(
-                f"dataset {self.info.name}: files are missing in {folder}: {', '.join(file.path for file in absent)}; "
-                f"run: hgmm datasets fetch {self.info.name}, or download them from {self.info.url}"
-            )
-        if not there:
-            return self.stand_in(self._synthetic_source(folder, absent))
-        graph = self.read(folder)
+    def read(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
+        """Read the files; what the graph lacks then counts, since one file may hold both modalities."""
+        graph = self.read_chosen(folder)
         if not graph.source.absent:
             graph.source = replace(graph.source, source="official")
-        # A split by shots is not the published one.
-        hidden = () if self.options.shots is None else ("split_sizes",)
-        published = {key: value for key, value in self.info.published.items() if key not in hidden}
-        check_published(graph, replace(self.info, published=published))
         return graph
+
+    def count_of(self, absent: Sequence[OfficialFile]) -> str:
+        """Say what is missing; how many files a pattern stands for nobody knows."""
+        return "files"
+
+    def comparable_info(self) -> DatasetInfo:
+        """Return the published numbers that hold for the chosen files: a split by shots is not the published one."""
+        hidden = () if self.options.shots is None else ("split_sizes",)
+        return replace(self.info, published={key: x for key, x in self.info.published.items() if key not in hidden})
+
+    def number(self, name: str) -> int:
+        """Return a published number that is one, not a list."""
+        return int(cast(int, self.info.published[name]))
 
     def stand_in(self, source: DataSource) -> MultimodalGraph:
         """Generate a graph with the published numbers of nodes, edges and classes; the vectors are shorter."""
@@ -143,11 +121,3 @@ class AttributedDataset(Dataset):
 
     def _listed(self, listing: HubListing) -> list[PurePosixPath]:
         return [file.path for file in listing.files if set(file.path.parts[:-1]) & set(self.folders)]
-
-    def _synthetic_source(self, folder: Path, absent: Sequence[OfficialFile]) -> DataSource:
-        note = (
-            f"synthetic stand-in: the published files of {self.info.name!r} are not in {folder}, so a generated graph "
-            "with the published numbers of nodes, edges and classes takes their place; scores on it say nothing about "
-            f"the real data (to get the files: hgmm datasets fetch {self.info.name})"
-        )
-        return DataSource("synthetic", absent=tuple(file.path for file in absent), note=note)

@@ -62,10 +62,9 @@ class _MagbDataset(AttributedDataset):
             any((folder / place).glob("*.npy")) for place in FEATURE_FOLDERS[file.modality]
         )
 
-    def read(self, folder: Path) -> MultimodalGraph:
+    def read_chosen(self, folder: Path) -> MultimodalGraph:
         """Read the folder; the numbers of classes come from the labels and what is published."""
-        classes = int(self.info.published["classes"])  # type: ignore[arg-type]  # a number, by `_info`
-        return read_attributed(folder, self.options, name=self.info.name, num_classes=classes)
+        return read_attributed(folder, self.options, name=self.info.name, num_classes=self.number("classes"))
 
     def wanted(self, paths: Sequence[PurePosixPath]) -> list[PurePosixPath | None]:
         """Choose the graph, one file a modality or the joined one, and the table."""

@@ -72,10 +72,9 @@ class _MmGraphDataset(AttributedDataset):
 
 
 class _MmGraphNodes(_MmGraphDataset):
-    def read(self, folder: Path) -> MultimodalGraph:
+    def read_chosen(self, folder: Path) -> MultimodalGraph:
         """Read edges, labels, splits and features."""
-        classes = int(self.info.published["classes"])  # type: ignore[arg-type]  # a number, by `_info`
-        return read_mm_graph(folder, self.options, name=self.info.name, num_classes=classes)
+        return read_mm_graph(folder, self.options, name=self.info.name, num_classes=self.number("classes"))
 
     def wanted(self, paths: Sequence[PurePosixPath]) -> list[PurePosixPath | None]:
         """Choose the three files of the graph and one of features."""
@@ -84,7 +83,7 @@ class _MmGraphNodes(_MmGraphDataset):
 
 
 class _MmGraphLinks(_MmGraphDataset):
-    def read(self, folder: Path) -> MultimodalGraph:
+    def read_chosen(self, folder: Path) -> MultimodalGraph:
         """Read links and features."""
         return read_mm_graph_links(folder, self.options, name=self.info.name)
 
@@ -95,7 +94,7 @@ class _MmGraphLinks(_MmGraphDataset):
 
     def stand_in(self, source: DataSource) -> MultimodalGraph:
         """Generate links between nodes of ten planted classes; only the number of nodes is published."""
-        num_nodes = int(self.info.published["entity"])  # type: ignore[arg-type]  # a number, by `_info`
+        num_nodes = self.number("entity")
         planted = self.planted({NTYPE: num_nodes, "classes": 10}, source)
         src, dst = (ends.numpy() for ends in planted.g.edges(etype=ETYPE))
         links = np.stack([src, np.zeros_like(src), dst], axis=1)[src < dst]

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from hgmm.datasets.arrays import read_matrix
-from hgmm.datasets.base import Dataset, OfficialFile, check_published
+from hgmm.datasets.base import OfficialFile
 from hgmm.datasets.download import fetch_folder
+from hgmm.datasets.file_dataset import FileDataset
 from hgmm.datasets.planted import IntArray
 from hgmm.dgl_compat import dgl
 from hgmm.errors import DataError
@@ -76,11 +77,10 @@ class Counts(NamedTuple):
         }
 
 
-class OfficialDataset(Dataset):
-    """A dataset of published files; a subclass says how its graph is read and what its stand-in is."""
+class OfficialDataset(FileDataset):
+    """A dataset of HGNN-IMA's authors; a subclass says how its graph is read and what its stand-in is."""
 
-    folders: ClassVar[tuple[str, ...]]
-    """Names that the dataset's folder may have."""
+    collections = ("hgnn-ima",)
 
     modality_names: ClassVar[tuple[str, ...]]
     """The published modalities, in the published order."""
@@ -88,60 +88,13 @@ class OfficialDataset(Dataset):
     class_names: ClassVar[tuple[str, ...]]
     """Names of the classes, in the order of the labels."""
 
-    stand_in_has: ClassVar[str] = "the published schema and statistics"
-    """What the generated stand-in shares with the published data, for the reader of a result."""
-
     @abstractmethod
     def read_graph(self, folder: Path) -> RawGraph:
         """Read the files that hold no modality."""
 
-    @abstractmethod
-    def stand_in(self, source: DataSource) -> MultimodalGraph:
-        """Generate a graph with the published schema and statistics."""
-
     def read_features(self, file: OfficialFile, folder: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the ``(N, width)`` features of one file."""
         return read_matrix(folder / file.path)
-
-    def folder(self, root: Path) -> Path:
-        """Return the dataset's folder: ``root/<name>`` or ``root/hgnn-ima/<name>``, whichever exists."""
-        places = [base / name for name in self.folders for base in (root, root / "hgnn-ima")]
-        return next((place for place in places if place.is_dir()), root / self.folders[0])
-
-    def has(self, folder: Path, file: OfficialFile) -> bool:
-        """Say whether a published file is in a folder."""
-        return (folder / file.path).is_file()
-
-    def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:
-        """Return the graph of the published files, of those that are there, or a generated stand-in.
-
-        The graph's `source` is ``official`` if all files are there, ``local`` if features are absent (these modalities
-        are then treated as absent for their node type, and listed), ``synthetic`` if there is no file at all.
-
-        Parameters
-        ----------
-        root : Path
-            The folder that holds datasets, or the one that holds these datasets only.
-        require_official : bool, optional
-            Raise unless all files are there.
-
-        Raises
-        ------
-        DataError
-            If the graph's files are there in part only, a file is damaged, a number differs from the published ones, or
-            `require_official` is set and a file is missing.
-        """
-        folder = self.folder(root)
-        absent = [file for file in self.info.official_files if not self.has(folder, file)]
-        there = [file for file in self.info.official_files if file not in absent]
-        needed = [file.path for file in absent if file.modality is None]
-        if absent and (require_official or (there and needed)):
-            raise DataError(self._missing(folder, [file.path for file in absent]))
-        if not there:
-            return self.stand_in(self._synthetic_source(folder, absent))
-        graph = self._assemble(folder, there, absent)
-        check_published(graph, self.info)
-        return graph
 
     def fetch(self, root: Path) -> list[Path]:
         """Download the files that are not there yet with gdown and return the paths of all.
@@ -154,21 +107,6 @@ class OfficialDataset(Dataset):
         wanted = [file.path for file in self.info.official_files]
         return fetch_folder(self.info.url, wanted, names=self.folders, into=self.folder(root))
 
-    def _missing(self, folder: Path, paths: Sequence[str]) -> str:
-        name = self.info.name
-        return (
-            f"dataset {name}: {len(paths)} of {len(self.info.official_files)} published files are missing in {folder}: "
-            f"{', '.join(paths)}; run: hgmm datasets fetch {name}, or download them from {self.info.url}"
-        )
-
-    def _synthetic_source(self, folder: Path, absent: Sequence[OfficialFile]) -> DataSource:
-        note = (
-            f"synthetic stand-in: the published files of {self.info.name!r} are not in {folder}, so a generated graph "
-            f"with {self.stand_in_has} takes their place; scores on it say nothing about the real data "
-            f"(to get the files: hgmm datasets fetch {self.info.name})"
-        )
-        return DataSource("synthetic", absent=tuple(file.path for file in absent), note=note)
-
     def _source(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> DataSource:
         sums = {file.path: file_sha256(folder / file.path) for file in there}
         names = tuple(f"{file.ntype}.{file.modality}" for file in absent)
@@ -177,7 +115,8 @@ class OfficialDataset(Dataset):
         kind = "local" if absent else "official"
         return DataSource(kind, files=tuple(sums), sha256=sums, absent=names, note=note)
 
-    def _assemble(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
+    def read(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
+        """Read the graph and the features that are there; absent ones are listed and treated as absent."""
         raw = self.read_graph(folder)
         expected = raw.num_nodes[str(self.info.target)]
         if raw.labels.shape != (expected,):
