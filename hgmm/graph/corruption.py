@@ -30,7 +30,7 @@ from torch import Tensor
 
 from hgmm.dgl_compat import dgl
 from hgmm.errors import ConfigError, SchemaError, unknown_name
-from hgmm.graph.hashing import mix64
+from hgmm.graph.hashing import mix64, unit_numbers
 from hgmm.graph.multimodal import MultimodalGraph
 from hgmm.graph.schema import PRESENT_SUFFIX, STRUCTURE
 from hgmm.graph.structure import STRUCTURE_SOURCE, structure_features
@@ -232,7 +232,7 @@ def _pair_draws(g: Any, graph: MultimodalGraph, etype: CanonicalEtype, seed: int
     ntypes = sorted((etype[0], etype[2]), key=place)
     with np.errstate(over="ignore"):
         bits = mix64(mix64(np.uint64(_stream_seed(seed, "edges", *ntypes)) + src) + dst)
-    return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return unit_numbers(bits)
 
 
 def _edge_triples(g: Any, etype: CanonicalEtype) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mix64"]
+__all__ = ["mix64", "unit_numbers"]
 
 
 def mix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -25,3 +25,8 @@ def mix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return words ^ (words >> np.uint64(31))
+
+
+def unit_numbers(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return numbers in [0, 1) from the upper 53 bits of scrambled words."""
+    return (words >> np.uint64(11)).astype(np.float64) / 2.0**53

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hgmm.graph.hashing import mix64
+from hgmm.graph.hashing import mix64, unit_numbers
 
 __all__ = ["NUM_RANDOM", "STRUCTURE_SOURCE", "id_noise", "structure_features"]
 
@@ -45,7 +45,7 @@ def id_noise(ids: Sequence[str], *, seed: int, width: int) -> Tensor:
     keys = np.frombuffer(digest, dtype="<u8").reshape(-1, 1)
     with np.errstate(over="ignore"):
         bits = mix64(keys + np.arange(1, 2 * width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    uniform = (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+    uniform = unit_numbers(bits)
     radius = np.sqrt(-2.0 * np.log1p(-uniform[:, :width]))
     return torch.from_numpy((radius * np.cos(2.0 * np.pi * uniform[:, width:])).astype(np.float32))
 
