@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph.multimodal import MultimodalGraph, present_mask
 from hgmm.graph.schema import GraphSchema
+from hgmm.nn.functional import num_source_rows
 from hgmm.typing import NodeDict
 
 __all__ = ["layer_graphs", "read_frames", "read_inputs"]
@@ -46,9 +48,8 @@ def read_inputs(
     """
     features: dict[str, dict[str, Tensor]] = {}
     present = {}
-    for ntype in graph.srctypes if graph.is_block else graph.ntypes:
+    for ntype, frame in _source_frames(graph):
         schema.check_ntype(ntype)
-        frame = _source_frame(graph, ntype)
         features[ntype] = {}
         for name in schema.widths(ntype):
             if name not in frame:
@@ -57,8 +58,7 @@ def read_inputs(
                     "put the features of the schema into the graph's frames"
                 )
             features[ntype][name] = frame[name].to(device)
-        rows = graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype)
-        present[ntype] = present_mask(frame, schema, ntype, rows, graph.device).to(device)
+        present[ntype] = present_mask(frame, schema, ntype, num_source_rows(graph, ntype), graph.device).to(device)
     return features, present
 
 
@@ -71,8 +71,7 @@ def read_frames(where: str, graph: Any, name: str, device: torch.device) -> Node
         The graph was not prepared.
     """
     result = {}
-    for ntype in graph.srctypes if graph.is_block else graph.ntypes:
-        frame = _source_frame(graph, ntype)
+    for ntype, frame in _source_frames(graph):
         if name not in frame:
             raise SchemaError(
                 f"{where}, graph: node type {ntype!r} has no data {name!r}, got {sorted(frame)}; pass, or sample from, "
@@ -82,6 +81,8 @@ def read_frames(where: str, graph: Any, name: str, device: torch.device) -> Node
     return result
 
 
-def _source_frame(graph: Any, ntype: str) -> Any:
+def _source_frames(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Go through the node types of the source nodes and their frames."""
     # In a graph whose types are all either sources or destinations DGL lists only the former in srctypes.
-    return (graph.srcnodes if graph.is_block else graph.nodes)[ntype].data
+    for ntype in graph.srctypes if graph.is_block else graph.ntypes:
+        yield ntype, (graph.srcnodes if graph.is_block else graph.nodes)[ntype].data

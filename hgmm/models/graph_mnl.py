@@ -133,8 +133,8 @@ class GraphMNL(nn.Module):
         self.num_layers = num_layers
         self.fusion = fusion
         self._structure_data = STRUCTURE_DATA.get(structure, "")
-        self.library = BranchLibrary(schema, **library)
-        self.branch_names = self.library.names
+        self.branch_library = BranchLibrary(schema, **library)
+        self.branch_names = self.branch_library.names
         if fusion not in FUSIONS:
             raise ConfigError(f"GraphMNL, fusion: {unknown_name('fusion', fusion, FUSIONS)}")
         weights = _checked_weights(self.branch_names, branch_weights)
@@ -159,7 +159,7 @@ class GraphMNL(nn.Module):
         """
         g = graph.g.local_var()
         if STRUCTURE in self.branch_names:
-            for ntype, values in self.library.structure_inputs(g, graph.node_ids).items():
+            for ntype, values in self.branch_library.structure_inputs(g, graph.node_ids).items():
                 g.nodes[ntype].data[self._structure_data] = values
         if self._reads_degrees:
             for ntype in g.ntypes:
@@ -201,7 +201,7 @@ class GraphMNL(nn.Module):
         ConfigError
             The number of blocks is not the number of layers.
         """
-        where, device = "GraphMNL", self.library.heads.weight.device
+        where, device = "GraphMNL", self.branch_library.heads.weight.device
         graphs = layer_graphs(where, self._prepared(graph), self.num_layers)
         features, present = read_inputs(where, graphs[0], self.schema, device)
         if self.target not in graphs[-1].dsttypes:
@@ -214,7 +214,7 @@ class GraphMNL(nn.Module):
         )
         blocks = self._reads_degrees and graphs[0].is_block
         degrees = read_frames(where, graphs[0], OUT_DEGREES_DATA, device) if blocks else None
-        out = self.library(graphs, features, present, structure=structure, out_degrees=degrees)
+        out = self.branch_library(graphs, features, present, structure=structure, out_degrees=degrees)
         if nodes is not None:
             nodes = nodes.to(device)
             out = type(out)(*(x[nodes] for x in out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,11 @@ REDUCES = ("mean", "sum")
 class ModalityConv(RelationConv, ABC):
     """Messages by relation, joined over relations, and a node's own state; abstract.
 
-    A subclass says in `_message` what arrives over one relation. `tied` says whether a self-loop is an edge of the
-    relation, wherever there is exactly one relation into a type and it starts there.
+    A subclass says in `_message` what arrives over one relation.
     """
+
+    tied: ClassVar[bool] = True
+    """Whether a self-loop is an edge of the relation, where exactly one leads into a type and it starts there."""
 
     def __init__(
         self,
@@ -36,8 +38,7 @@ class ModalityConv(RelationConv, ABC):
         num_modalities: int,
         in_size: int,
         out_size: int,
-        relation_reduce: str,
-        tied: bool,
+        relation_reduce: str = "mean",
     ) -> None:
         super().__init__(ntypes, canonical_etypes, num_modalities=num_modalities)
         where = type(self).__name__
@@ -49,7 +50,7 @@ class ModalityConv(RelationConv, ABC):
         self.in_size = in_size
         self.out_size = out_size
         self.relation_reduce = relation_reduce
-        self.loops = self._loops() if tied else {}
+        self.loops = self._loops() if self.tied else {}
         self.matrices = nn.ModuleDict()
         for etype in self.canonical_etypes:
             self.matrices[relation_key(etype)] = ModalityLinear(num_modalities, in_size, out_size, bias=False)

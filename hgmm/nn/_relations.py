@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hgmm.errors import ConfigError, SchemaError, ShapeError, unknown_name
-from hgmm.nn.functional import count_present_neighbors
+from hgmm.nn.functional import count_present_neighbors, num_source_rows
 from hgmm.typing import CanonicalEtype, NodeDict
 
 __all__ = ["RelationConv", "types_towards"]
@@ -56,7 +56,7 @@ class RelationConv(nn.Module):
     ) -> None:
         where = type(self).__name__
         for ntype in ntypes:
-            rows = graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype)
+            rows = num_source_rows(graph, ntype)
             _check_shape(where, "h", h, ntype, (rows, self.num_modalities, width))
             if present is not None:
                 _check_shape(where, "present", present, ntype, (rows, self.num_modalities))

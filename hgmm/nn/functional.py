@@ -24,7 +24,22 @@ __all__ = [
     "masked_softmax",
     "neighbor_mean",
     "neighbor_sum",
+    "num_source_rows",
 ]
+
+
+def num_source_rows(graph: Any, ntype: str) -> int:
+    """Return how many source nodes of a type there are.
+
+    Parameters
+    ----------
+    graph : dgl.DGLGraph
+        A graph or a block.
+    ntype : str
+        The node type.
+    """
+    # In a graph whose types are all either sources or destinations DGL counts each on one side only.
+    return int(graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype))
 
 
 def destination_rows(graph: Any, ntype: str, x: Tensor) -> Tensor:

@@ -86,7 +86,6 @@ class GATConv(ModalityConv):
             in_size=in_size,
             out_size=out_size,
             relation_reduce=relation_reduce,
-            tied=True,
         )
         self.num_heads = num_heads
         self.negative_slope = negative_slope

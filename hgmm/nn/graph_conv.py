@@ -89,7 +89,6 @@ class GraphConv(ModalityConv):
             in_size=in_size,
             out_size=out_size,
             relation_reduce=relation_reduce,
-            tied=True,
         )
         if norm not in NORMS:
             raise ConfigError(f"GraphConv, norm: {unknown_name('norm', norm, NORMS)}")

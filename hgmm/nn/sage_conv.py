@@ -50,25 +50,7 @@ class SAGEConv(ModalityConv):
     torch.Size([1, 2, 4])
     """
 
-    def __init__(
-        self,
-        ntypes: Sequence[str],
-        canonical_etypes: Sequence[CanonicalEtype],
-        *,
-        num_modalities: int,
-        in_size: int,
-        out_size: int,
-        relation_reduce: str = "mean",
-    ) -> None:
-        super().__init__(
-            ntypes,
-            canonical_etypes,
-            num_modalities=num_modalities,
-            in_size=in_size,
-            out_size=out_size,
-            relation_reduce=relation_reduce,
-            tied=False,
-        )
+    tied = False
 
     def _message(
         self, graph: Any, etype: CanonicalEtype, x: Tensor, own: Tensor, present: Tensor | None, degrees: Tensor | None

@@ -46,7 +46,7 @@ def test_output(small_graph: MultimodalGraph, fusion: str) -> None:
     torch.testing.assert_close(out.logits, fused)
     torch.testing.assert_close(out.aux["branch_weights"], shares)
     # Shares times states, times the heads, are the logits up to the biases, which start at zero.
-    heads = own.library.heads.weight.flatten(0, 1)
+    heads = own.branch_library.heads.weight.flatten(0, 1)
     torch.testing.assert_close(out.aux["embedding"] @ heads, out.logits)
 
 
