@@ -166,3 +166,48 @@ def entropy_stability(z: Tensor, z_perturbed: Tensor, exponent: float) -> float:
     """Return 1 minus the change of entropy between two rows of logits ``(C,)``, in units of the largest entropy."""
     entropies = [-sum(p * math.log(p) for p in _by_class(x) if p) for x in (z, z_perturbed)]
     return 1 - (abs(entropies[1] - entropies[0]) / math.log(len(z))) ** exponent
+
+
+def two_step_average(
+    relations: Iterable[tuple[list[tuple[int, int]], list[tuple[int, int]]]],
+    probabilities: Tensor,
+    labels: Sequence[int],
+    known: Sequence[bool],
+) -> tuple[Tensor, list[bool]]:
+    """Return u over paths k -> b -> i, and who has one; a relation is its edges (k, b) and its edges (b, i)."""
+    num_nodes, num_classes = probabilities.shape
+    out = torch.zeros(num_nodes, num_classes, dtype=torch.float64)
+    counts = [0] * num_nodes
+    for inward, outward in relations:
+        for b, i in outward:
+            others = [k for k, middle in inward if middle == b and k != i]
+            if not others:
+                continue
+            counts[i] += 1
+            for k in others:
+                for c in range(num_classes):
+                    out[i, c] += (float(labels[k] == c) if known[k] else float(probabilities[k, c])) / len(others)
+    for i in range(num_nodes):
+        out[i] /= max(1, counts[i])
+    return out, [count > 0 for count in counts]
+
+
+def two_step_joins(
+    relations: Iterable[tuple[list[tuple[int, int]], list[tuple[int, int]]]],
+    labels: Sequence[int],
+    known: Sequence[bool],
+    num_classes: int,
+) -> Tensor:
+    """Return the share of end classes of a start class's two-step paths between labelled nodes."""
+    weights = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    for inward, outward in relations:
+        for b, i in outward:
+            others = [k for k, middle in inward if middle == b and k != i]
+            for k in others:
+                if known[k] and known[i]:
+                    weights[labels[k], labels[i]] += 1 / len(others)
+    for k in range(num_classes):
+        if weights[k].sum() == 0:
+            weights[k, k] = 1
+        weights[k] /= weights[k].sum()
+    return weights

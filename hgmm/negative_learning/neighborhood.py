@@ -13,7 +13,7 @@ from hgmm.kernels import neighbor_sum
 from hgmm.kernels._checks import check_axes, check_classes
 from hgmm.typing import RelationCSC
 
-__all__ = ["NeighborReference", "class_compatibility", "neighbor_reference"]
+__all__ = ["NeighborReference", "as_beliefs", "class_compatibility", "destinations", "neighbor_reference"]
 
 
 class NeighborReference(NamedTuple):
@@ -112,7 +112,7 @@ def neighbor_reference(
     if compatibility is not None:
         hint = "from class to class; build it with class_compatibility"
         check_axes(where, "compatibility", compatibility, (num_classes, num_classes), hint=hint)
-    beliefs = _beliefs(probabilities, labels, known)
+    beliefs = as_beliefs(probabilities, labels, known)
     expected = beliefs.new_zeros(several[0].num_dst, num_classes)
     degree = torch.zeros(several[0].num_dst, dtype=torch.int64, device=beliefs.device)
     for csc in several:
@@ -183,7 +183,7 @@ def class_compatibility(
     _check_labels(where, several, labels, known, num_classes)
     counts = torch.zeros(num_classes**2, dtype=torch.int64, device=labels.device)
     for csc in several:
-        src, dst = csc.indices, _destinations(csc)
+        src, dst = csc.indices, destinations(csc)
         counted = known[src] & known[dst]
         if drop_self_loops:
             counted &= src != dst
@@ -195,7 +195,7 @@ def class_compatibility(
     return table / table.sum(1, keepdim=True)
 
 
-def _destinations(csc: RelationCSC) -> Tensor:
+def destinations(csc: RelationCSC) -> Tensor:
     """Return the destination ``(E,)`` of each edge in CSC order."""
     rows = torch.arange(csc.num_dst, dtype=csc.indices.dtype, device=csc.indices.device)
     return rows.repeat_interleave(csc.indptr.diff(), output_size=csc.num_edges)
@@ -203,10 +203,10 @@ def _destinations(csc: RelationCSC) -> Tensor:
 
 def _self_loops(csc: RelationCSC) -> Tensor:
     """Return the positions of the edges from a node to itself."""
-    return (csc.indices == _destinations(csc)).nonzero().squeeze(1)
+    return (csc.indices == destinations(csc)).nonzero().squeeze(1)
 
 
-def _beliefs(probabilities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+def as_beliefs(probabilities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Return r: one-hot labels where they are known, elsewhere the probabilities."""
     out = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32), copy=True)
     rows = known.nonzero().squeeze(1)

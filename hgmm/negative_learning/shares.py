@@ -9,7 +9,10 @@ from hgmm.kernels._checks import check_axes, check_classes
 from hgmm.negative_learning._branches import check_branches
 from hgmm.negative_learning.arbitration import Arbitration
 
-__all__ = ["transfer_shares"]
+__all__ = ["TRANSFER_FIGURES", "shares_of_counts", "transfer_counts", "transfer_shares"]
+
+TRANSFER_FIGURES = ("inferior", "gate", "agreement", "dominant_accuracy", "harmful")
+"""What is counted, in the order of the rows of `transfer_counts`; `transfer_shares` says what each is."""
 
 _WHERE = "transfer_shares"
 
@@ -66,6 +69,25 @@ def transfer_shares(
     >>> transfer_shares(decision, decision.pairs * 0.5, logits, target)
     {'inferior': 1.0, 'gate': 0.5, 'agreement': 1.0, 'dominant_accuracy': 1.0, 'harmful': 0.0}
     """
+    return shares_of_counts(transfer_counts(decision, weight, logits, target, available=available))
+
+
+@torch.no_grad()
+def transfer_counts(
+    decision: Arbitration, weight: Tensor, logits: Tensor, target: Tensor, *, available: Tensor | None = None
+) -> Tensor:
+    """Count what `transfer_shares` takes shares of, so that the counts of several batches can be added up.
+
+    Parameters
+    ----------
+    decision, weight, logits, target, available
+        As in `transfer_shares`, which has the errors, too.
+
+    Returns
+    -------
+    Tensor
+        ``(5, 2)`` float64: part and whole of each of `TRANSFER_FIGURES`.
+    """
     n, num_branches, num_classes = check_branches(_WHERE, logits)
     for name, x in (("decision", decision.pairs), ("weight", weight), ("available", available)):
         if x is not None:
@@ -79,15 +101,24 @@ def transfer_shares(
     transfers = decision.pairs & (weight > 0)
     counts = has.sum(1)
     same = (predicted.unsqueeze(1) == predicted.unsqueeze(2)) & has.unsqueeze(1) & has.unsqueeze(2)
-    return {
-        "inferior": _share(decision.pairs.sum(), (counts - 1).clamp(min=0).sum()),
-        "gate": _share(weight[decision.pairs].sum(), decision.pairs.sum()),
+    parts = (
+        (decision.pairs.sum(), (counts - 1).clamp(min=0).sum()),
+        (weight[decision.pairs].double().sum(), decision.pairs.sum()),
         # Each branch agrees with itself, which is no pair.
-        "agreement": _share(same.sum() - counts.sum(), (counts * (counts - 1)).sum()),
-        "dominant_accuracy": _share((dominant_right & decision.decided).sum(), decision.decided.sum()),
-        "harmful": _share((transfers & right & ~dominant_right.unsqueeze(1)).sum(), transfers.sum()),
-    }
+        (same.sum() - counts.sum(), (counts * (counts - 1)).sum()),
+        ((dominant_right & decision.decided).sum(), decision.decided.sum()),
+        ((transfers & right & ~dominant_right.unsqueeze(1)).sum(), transfers.sum()),
+    )
+    return torch.stack([torch.stack(pair).double() for pair in parts])
 
 
-def _share(part: Tensor, whole: Tensor) -> float:
-    return float(part) / max(1, int(whole))
+def shares_of_counts(counts: Tensor) -> dict[str, float]:
+    """Return the shares that `transfer_counts`, or a sum of them, holds; 0 where there is nothing to take one of.
+
+    Parameters
+    ----------
+    counts : Tensor
+        ``(5, 2)``.
+    """
+    shares = counts[:, 0] / counts[:, 1].clamp(min=1)
+    return dict(zip(TRANSFER_FIGURES, shares.tolist(), strict=True))

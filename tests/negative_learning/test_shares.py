@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hgmm.errors import ConfigError, ShapeError
-from hgmm.negative_learning import Arbitration, arbitrate, transfer_shares
+from hgmm.negative_learning import Arbitration, arbitrate, shares_of_counts, transfer_counts, transfer_shares
 from tests.negative_learning.cases import C, N, Nodes, P, nodes
 
 
@@ -84,3 +84,17 @@ def test_wrong_arguments() -> None:
     x.target[7] = C
     with pytest.raises(ConfigError, match=r"target: classes lie in \[0, 5\), got 5 in row 7"):
         transfer_shares(decision, weight, x.logits, x.target)
+
+
+def test_counts_of_batches_add_up() -> None:
+    x = nodes()
+    decision = decided(x)
+    weight = decision.pairs * 0.25
+
+    def counts(rows: slice) -> torch.Tensor:
+        part = x.rows(rows)
+        return transfer_counts(decided(part), weight[rows], part.logits, part.target, available=part.available)
+
+    total = counts(slice(0, 7)) + counts(slice(7, 30)) + counts(slice(30, None))
+    assert total.equal(counts(slice(None)))
+    assert shares_of_counts(total) == transfer_shares(decision, weight, x.logits, x.target, available=x.available)
