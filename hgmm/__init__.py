@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hgmm import datasets, graph, losses, models, nn, training
     from hgmm.graph import GraphBuilder, GraphSchema, ModalitySpec, MultimodalGraph
-    from hgmm.training import NodeClassificationTask, TrainConfig, Trainer, configure, load_run, train_run
+    from hgmm.training import (
+        NegativeConfig,
+        NegativeLearningTask,
+        NodeClassificationTask,
+        TrainConfig,
+        Trainer,
+        configure,
+        load_run,
+        train_run,
+    )
 
 __version__ = "0.1.0"
 
@@ -17,6 +26,8 @@ __all__ = [
     "GraphSchema",
     "ModalitySpec",
     "MultimodalGraph",
+    "NegativeConfig",
+    "NegativeLearningTask",
     "NodeClassificationTask",
     "TrainConfig",
     "Trainer",
@@ -37,6 +48,8 @@ _HOME = {
     "GraphSchema": "hgmm.graph",
     "ModalitySpec": "hgmm.graph",
     "MultimodalGraph": "hgmm.graph",
+    "NegativeConfig": "hgmm.training",
+    "NegativeLearningTask": "hgmm.training",
     "NodeClassificationTask": "hgmm.training",
     "TrainConfig": "hgmm.training",
     "Trainer": "hgmm.training",

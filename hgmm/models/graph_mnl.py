@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class GraphMNL(nn.Module):
     """Classify nodes from each modality alone, from the structure alone, and from each modality along the edges.
 
     `hgmm.nn.BranchLibrary` and the fusion of its branches' logits. What makes branches learn from each other, negative
-    learning, is a matter of the loss.
+    learning, is a matter of the loss: `hgmm.training.NegativeLearningTask`.
 
     Parameters
     ----------
@@ -64,6 +65,8 @@ class GraphMNL(nn.Module):
         The P branches that are on, in order.
     tasks : tuple of str
         What the model can be trained for.
+    settings : mapping of str to Any
+        How it is trained unless told otherwise, by configuration key: negative learning is on.
 
     Raises
     ------
@@ -95,6 +98,23 @@ class GraphMNL(nn.Module):
     """
 
     tasks = ("node-classification",)
+    settings = MappingProxyType(
+        {
+            "train.epochs": 200,
+            "train.patience": 100,
+            "train.patience_monitor": None,
+            "train.learning_rate": 5e-3,
+            "train.weight_decay": 1e-2,
+            "train.scheduler": "one-cycle",
+            "train.scheduler_steps": 0,
+            "train.scheduler_warmup": 0.1,
+            "train.gradient_clip": 1.0,
+            "train.branch_weight": 1.0,
+            "train.missing_attention_weight": 0.0,
+            "train.label_smoothing": 0.0,
+            "negative.weight": 0.7,
+        }
+    )
     branch_weights: Tensor
 
     def __init__(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from hgmm.training.config import DataConfig, ModelConfig, RunConfig, TrainConfig, model_options
+from hgmm.training.config import ModelConfig, RunConfig, TrainConfig, model_options, model_settings
 from hgmm.training.config_file import parse_setting, read_config
+from hgmm.training.data_config import DataConfig
 from hgmm.training.interrupts import Interrupted
+from hgmm.training.negative_config import NegativeConfig
+from hgmm.training.negative_task import NegativeLearningTask
 from hgmm.training.predictions import Predictions
 from hgmm.training.progress import Callback, EpochRecord, FitResult
 from hgmm.training.run_record import RunRecord, list_runs
@@ -20,6 +23,8 @@ __all__ = [
     "FitResult",
     "Interrupted",
     "ModelConfig",
+    "NegativeConfig",
+    "NegativeLearningTask",
     "NodeClassificationTask",
     "Predictions",
     "RunConfig",
@@ -33,6 +38,7 @@ __all__ = [
     "list_runs",
     "load_run",
     "model_options",
+    "model_settings",
     "new_run_dir",
     "parse_setting",
     "read_config",

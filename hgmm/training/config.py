@@ -1,4 +1,4 @@
-"""What a run is told: three frozen dataclasses, resolved from flags, a file, the dataset's settings and defaults."""
+"""What a run is told: frozen dataclasses, resolved from flags, a file, the dataset's settings and defaults."""
 
 from __future__ import annotations
 
@@ -9,83 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hgmm.datasets.source_options import SourceOptions
 from hgmm.errors import ConfigError, unknown_name
-from hgmm.graph import Corruption
 from hgmm.registry import MODELS
 from hgmm.training._fields import check_types, check_value
+from hgmm.training.data_config import DataConfig
+from hgmm.training.negative_config import NegativeConfig
 from hgmm.training.schedule import SCHEDULERS
 
 __all__ = [
     "MONITORS",
-    "DataConfig",
     "ModelConfig",
     "RunConfig",
     "TrainConfig",
     "model_options",
+    "model_settings",
 ]
 
 MONITORS = {"micro_f1": "max", "macro_f1": "max", "accuracy": "max", "loss": "min"}
 """Validation figures that a run can be steered by, and in which direction they improve."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which data a run reads.
-
-    Parameters
-    ----------
-    dataset : str, optional
-        A registered name, or a folder (with a path separator, or ``./`` in front).
-    root : str, optional
-        Folder of the official files. Default: ``HGMM_DATA``, else the user's data folder.
-    require_official : bool, optional
-        Refuse to go on without all official files.
-    drop_modalities : sequence of str, optional
-        Modalities to leave out.
-    features : sequence of str, optional
-        Which feature files to read where several are published, as in ``text=roberta_base``;
-        `hgmm.datasets.SourceOptions` has the rules.
-    split_at : int, optional
-        Columns of a joined feature matrix that are text.
-    shots : int, optional
-        Training nodes of each class, where the split is drawn.
-    corrupt : sequence of str, optional
-        Damage to do to what is left, as in ``image=0.3``; `hgmm.graph.corruption` has the rules.
-    corrupt_seed : int, optional
-        Of that damage, at least 0; apart from the run's seed, so that runs with several seeds share their data.
-
-    Raises
-    ------
-    ConfigError
-        If a value has the wrong type, or a corruption or a choice of files is wrong.
-    """
-
-    dataset: str = "emoji"
-    root: str | None = None
-    require_official: bool = False
-    drop_modalities: tuple[str, ...] = ()
-    features: tuple[str, ...] = ()
-    split_at: int | None = None
-    shots: int | None = None
-    corrupt: tuple[str, ...] = ()
-    corrupt_seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_types(self, "data")
-        SourceOptions.parse(self.features, split_at=self.split_at, shots=self.shots)
-        for entry in self.corrupt:
-            Corruption.parse(entry)
-        if self.corrupt_seed < 0:
-            raise ConfigError(f"data.corrupt_seed: must be at least 0, got {self.corrupt_seed!r}")
-        if not self.dataset:
-            raise ConfigError(f"data.dataset: must name a dataset or a folder, got {self.dataset!r}")
-
-    @property
-    def source_options(self) -> SourceOptions | None:
-        """The choice of files, or None if nothing is chosen."""
-        options = SourceOptions.parse(self.features, split_at=self.split_at, shots=self.shots)
-        return options if options else None
 
 
 @dataclass(frozen=True)
@@ -271,11 +212,14 @@ class RunConfig:
         Which model.
     train : TrainConfig, optional
         How to train.
+    negative : NegativeConfig, optional
+        How branches learn from each other.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    negative: NegativeConfig = field(default_factory=NegativeConfig)
 
     @classmethod
     def resolve(
@@ -291,14 +235,15 @@ class RunConfig:
         dataset_settings, overrides : mapping, optional
             Dotted keys such as ``train.epochs`` or ``model.hidden_size``.
         file : mapping, optional
-            What a configuration file holds: sections ``data``, ``model`` and ``train``, or dotted keys.
+            What a configuration file holds: sections ``data``, ``model``, ``train``, ``negative``, or dotted keys.
 
         Raises
         ------
         ConfigError
             If a key is unknown or a value wrong; the message lists the known keys.
         """
-        config = cls.from_dict(cls.merge(dataset_settings, file, overrides))
+        asked = cls.merge(dataset_settings, file, overrides)
+        config = cls.from_dict(model_settings(cls.from_dict(asked).model.name) | asked)
         return dataclasses.replace(config, model=config.model.complete())
 
     @staticmethod
@@ -324,18 +269,18 @@ class RunConfig:
         ConfigError
             If a key is unknown or a value wrong.
         """
-        sections: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "train": {}}
+        sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
         for key, value in _dotted(data).items():
             section, _, name = key.partition(".")
             sections[section][name] = value
-        for section, kind in (("data", DataConfig), ("train", TrainConfig)):
-            known = [entry.name for entry in dataclasses.fields(kind)]
-            for name in sections[section]:
+        model = sections.pop("model")
+        for section, entries in sections.items():
+            known = [entry.name for entry in dataclasses.fields(_SECTIONS[section])]
+            for name in entries:
                 if name not in known:
                     raise ConfigError(f"{section}.{name}: {unknown_name(f'key of section {section!r}', name, known)}")
-        model = sections["model"]
-        name = model.pop("name", ModelConfig.name)
-        return cls(DataConfig(**sections["data"]), ModelConfig(name, model), TrainConfig(**sections["train"]))
+        built = {section: _SECTIONS[section](**entries) for section, entries in sections.items()}
+        return cls(model=ModelConfig(model.pop("name", ModelConfig.name), model), **built)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON or YAML, valid as a configuration file."""
@@ -343,7 +288,11 @@ class RunConfig:
             "data": _plain(dataclasses.asdict(self.data)),
             "model": {"name": self.model.name, **self.model.options},
             "train": _plain(dataclasses.asdict(self.train)),
+            "negative": dataclasses.asdict(self.negative),
         }
+
+
+_SECTIONS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "negative": NegativeConfig}
 
 
 def model_options(name: str) -> dict[str, Any]:
@@ -357,6 +306,17 @@ def model_options(name: str) -> dict[str, Any]:
     return {option: parameter.default for option, parameter in _option_parameters(name).items()}
 
 
+def model_settings(name: str) -> dict[str, Any]:
+    """Return what a registered model would have otherwise than by default: its attribute ``settings``, by dotted key.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model.
+    """
+    return dict(getattr(MODELS.get(name), "settings", {}))
+
+
 def _option_parameters(name: str) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(MODELS.get(name)).parameters
     return {option: entry for option, entry in parameters.items() if entry.kind is entry.KEYWORD_ONLY}
@@ -366,9 +326,9 @@ def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
         section, dot, _ = str(key).partition(".")
-        if section not in ("data", "model", "train"):
+        if section not in _SECTIONS:
             hint = "" if dot else " A key begins with its section, as in train.epochs"
-            raise ConfigError(f"configuration: {unknown_name('section', section, ('data', 'model', 'train'))}{hint}")
+            raise ConfigError(f"configuration: {unknown_name('section', section, _SECTIONS)}{hint}")
         if dot:
             flat[key] = value
         elif isinstance(value, Mapping):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from hgmm.typing import NodeOutput
 
 __all__ = ["collect_outputs", "evaluate"]
 
-PER_NODE_AUX = ("modality_weights", "embedding")
+PER_NODE_AUX = ("modality_weights", "branch_weights", "embedding")
 
 
 @torch.no_grad()
@@ -28,8 +30,8 @@ def collect_outputs(model: nn.Module, loader: NodeLoader) -> NodeOutput:
     Returns
     -------
     NodeOutput
-        On the CPU: `logits`, and of `aux` the entries ``modality_weights`` and ``embedding`` where the model gives
-        them.
+        On the CPU: `logits`, and of `aux` the entries ``modality_weights``, ``branch_weights`` and ``embedding`` where
+        the model gives them.
     """
     was_training = model.training
     model.eval()
@@ -49,7 +51,14 @@ def collect_outputs(model: nn.Module, loader: NodeLoader) -> NodeOutput:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, loader: NodeLoader) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    loader: NodeLoader,
+    *,
+    scored: int | None = None,
+    follow: Callable[[NodeOutput, Tensor], None] | None = None,
+) -> dict[str, float]:
     """Return a task's figures over all batches, and its mean loss a node as ``loss``.
 
     Parameters
@@ -59,17 +68,38 @@ def evaluate(model: nn.Module, task: Task, loader: NodeLoader) -> dict[str, floa
     task : Task
         Gives loss and figures.
     loader : NodeLoader
-        At least one node.
+        At least one node, in a fixed order.
+    scored : int, optional
+        The figures are about the loader's first nodes, so many of them; none, without any. Default: all.
+    follow : callable, optional
+        Given every batch's output and its nodes.
     """
     was_training = model.training
     model.eval()
+    scored = loader.num_nodes if scored is None else scored
     logits: list[Tensor] = []
     target: list[Tensor] = []
-    loss = 0.0
+    loss, left = 0.0, scored
     for batch in loader.batches(0):
         output: NodeOutput = model(*batch.inputs)
-        logits.append(output.logits)
-        target.append(batch.target)
-        loss += float(task.loss(output, batch.target)[0]) * len(batch.target)
+        if follow is not None:
+            follow(output, batch.nodes)
+        count = min(left, len(batch.target))
+        left -= count
+        if count:
+            output, labels = _first_rows(output, count), batch.target[:count]
+            logits.append(output.logits)
+            target.append(labels)
+            loss += float(task.loss(output, labels)[0]) * count
     model.train(was_training)
-    return {**task.metrics(torch.cat(logits), torch.cat(target)), "loss": loss / loader.num_nodes}
+    return {**task.metrics(torch.cat(logits), torch.cat(target)), "loss": loss / scored} if scored else {}
+
+
+def _first_rows(output: NodeOutput, count: int) -> NodeOutput:
+    """Return the output for the first nodes; what `aux` has of single nodes, a loss does not read."""
+    branches, available = output.branch_logits, output.available
+    return output._replace(
+        logits=output.logits[:count],
+        branch_logits=None if branches is None else branches[:count],
+        available=None if available is None else available[:count],
+    )

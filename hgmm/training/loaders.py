@@ -40,10 +40,13 @@ class Batch(NamedTuple):
         Positional arguments of the model: ``(graph, nodes)``, or ``(blocks,)``.
     target : Tensor
         ``(n,)`` int64 labels of the output rows.
+    nodes : Tensor
+        ``(n,)`` int64 numbers of the target nodes that the output rows are about.
     """
 
     inputs: tuple[Any, ...]
     target: Tensor
+    nodes: Tensor
 
 
 class NodeLoader(Protocol):
@@ -106,7 +109,7 @@ class FullGraphLoader:
     def __init__(self, graph: MultimodalGraph, nodes: Tensor, *, device: torch.device) -> None:
         self.num_nodes = len(nodes)
         nodes = nodes.to(graph.g.device)
-        self._batch = Batch((graph.g, nodes), graph.labels[nodes].to(device))
+        self._batch = Batch((graph.g, nodes), graph.labels[nodes].to(device), nodes.to(device))
 
     def __len__(self) -> int:
         return 1
@@ -187,7 +190,8 @@ class NeighborLoader:
             dgl.seed(stream_seed(self._seed, epoch, step))
             with _one_dgl_thread():
                 _, _, blocks = self._sampler.sample(self._graph.g, {target: chosen})
-            yield Batch(([move_block(block, self._device) for block in blocks],), labels[chosen].to(self._device))
+            moved = [move_block(block, self._device) for block in blocks]
+            yield Batch((moved,), labels[chosen].to(self._device), chosen.to(self._device))
 
 
 def make_loader(

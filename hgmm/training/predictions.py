@@ -37,6 +37,10 @@ class Predictions:
         Names of the columns.
     source : str
         Source of the data: ``official``, ``local``, ``embedded`` or ``synthetic``.
+    branch_weights : ndarray or None
+        ``(n, P)`` float32: the share of each branch in the node's prediction, where the model gives it.
+    branch_names : tuple of str
+        Names of its columns.
     """
 
     ids: list[str]
@@ -47,18 +51,23 @@ class Predictions:
     classes: tuple[str, ...]
     modality_names: tuple[str, ...]
     source: str
+    branch_weights: NDArray[np.float32] | None = None
+    branch_names: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """Return ``id, name, predicted, probability_<class> …, weight_<modality> …, source``, one row a node."""
+        """Return ``id, name, predicted, probability_<class> …, weight_<modality, branch> …, source``, a row a node."""
         columns: dict[str, Any] = {"id": self.ids}
         if self.names is not None:
             columns["name"] = self.names
         columns["predicted"] = self.predicted
         for index, name in enumerate(self.classes):
             columns[f"probability_{name}"] = self.probabilities[:, index]
-        if self.modality_weights is not None:
-            for index, name in enumerate(self.modality_names):
-                columns[f"weight_{name}"] = self.modality_weights[:, index]
+        for names, weights in (
+            (self.modality_names, self.modality_weights),
+            (self.branch_names, self.branch_weights),
+        ):
+            if weights is not None:
+                columns |= {f"weight_{name}": weights[:, index] for index, name in enumerate(names)}
         columns["source"] = self.source
         return pd.DataFrame(columns, index=range(len(self.ids)))
 
@@ -69,16 +78,21 @@ def predictions_from_output(
     """Put names to a model's output for all target nodes of a graph, in order."""
     target = graph.target
     probabilities = torch.softmax(output.logits.float(), 1).numpy()
-    weights = output.aux.get("modality_weights")
+    modality_weights, branch_weights = (
+        output.aux[name].float().numpy() if name in output.aux else None
+        for name in ("modality_weights", "branch_weights")
+    )
     return Predictions(
         ids=list(graph.node_ids[target]),
         names=graph.node_names.get(target),
         predicted=[classes[index] for index in output.logits.argmax(1).tolist()],
         probabilities=probabilities,
-        modality_weights=None if weights is None else weights.float().numpy(),
+        modality_weights=modality_weights,
         classes=classes,
         modality_names=modality_names,
         source=graph.source.source,
+        branch_weights=branch_weights,
+        branch_names=output.branch_names,
     )
 
 

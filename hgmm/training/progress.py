@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hgmm.graph import MultimodalGraph
 
 if TYPE_CHECKING:
     from hgmm.training.trainer import Trainer
 
-__all__ = ["Callback", "EpochRecord", "FitResult"]
+__all__ = ["Callback", "EpochRecord", "FitResult", "LoopState"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class EpochRecord:
         Rate of the last step.
     terms : dict of str to float
         Mean of each term of the training loss.
+    figures : dict of str to dict of str to float
+        What else the task tells, by group; see `hgmm.training.Task`.
     """
 
     epoch: int
@@ -39,6 +41,7 @@ class EpochRecord:
     seconds: float = 0.0
     learning_rate: float = 0.0
     terms: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,27 @@ class FitResult:
     peak_memory_mib: float
     throughput: float
     status: str
+
+
+@dataclass
+class LoopState:
+    """What the loop counts; everything in it is JSON data and travels in checkpoints."""
+
+    epoch: int = 1
+    step: int = 0
+    updates: int = 0
+    loss_sum: float = 0.0
+    term_sums: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    best_value: float | None = None
+    best_epoch: int = 0
+    patience_value: float | None = None
+    patience_epoch: int = 0
+    validated_epoch: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    peak_memory_mib: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Callback(Protocol):

@@ -45,7 +45,7 @@ class RunRecord:
     best_epoch : int or None
         Epoch of the tested weights.
     epochs : list of dict
-        ``epoch``, ``loss`` and ``val`` of each.
+        ``epoch``, ``loss`` and ``val`` of each, and ``figures`` where its task gave any.
     test : dict of str to float
         Test figures.
     seconds : float

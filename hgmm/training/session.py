@@ -18,9 +18,10 @@ from hgmm.files import write_bytes
 from hgmm.graph import MultimodalGraph, corrupt
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json, write_json
-from hgmm.training.config import RunConfig
+from hgmm.training.config import RunConfig, model_settings
 from hgmm.training.config_file import read_config, write_config
 from hgmm.training.interrupts import Interrupted, interruptible, stop_signals
+from hgmm.training.negative_task import NegativeLearningTask
 from hgmm.training.predictions import labelled_table
 from hgmm.training.progress import Callback, EpochRecord, FitResult
 from hgmm.training.run_record import RECORD, RunRecord, aggregate, source_commit, versions
@@ -45,8 +46,9 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
 
     Notes
     -----
-    The dataset's settings depend on the variant that overrides or file choose. Those of the section ``model`` apply
-    only if the model is the dataset's default one.
+    The dataset's settings depend on the variant that overrides or file choose. To a model that is not the dataset's
+    default one those of the section ``model`` do not apply, and others only where the model has no setting of its own
+    (`hgmm.training.model_settings`).
 
     Raises
     ------
@@ -63,8 +65,9 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
     if name == info.default_model:
         settings = {"model.name": name, **info.settings_for(asked.get("model.variant"))}
     else:
-        # Variants and options of the model are those of the dataset's default model.
-        settings = {key: value for key, value in info.settings.items() if not key.startswith("model.")}
+        # Variants and options of the model are those of the dataset's default model, and so is how it is trained.
+        own = model_settings(name) if name in MODELS else {}
+        settings = {key: x for key, x in info.settings.items() if not key.startswith("model.") and key not in own}
     return RunConfig.resolve(settings, from_file, overrides)
 
 
@@ -190,7 +193,7 @@ def train_run(
                 data=description["source"],
             )
             record.save(run_dir)
-            task = NodeClassificationTask.from_config(config.train)
+            task = NegativeLearningTask(config.negative, NodeClassificationTask.from_config(config.train))
             trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
             return _train(record, trainer, graph, run_dir, resume=resume)
     except BaseException as error:
@@ -344,7 +347,11 @@ def _train(record: RunRecord, trainer: Trainer, graph: MultimodalGraph, run_dir:
 
 
 def _plain_epochs(epochs: Sequence[EpochRecord]) -> list[dict[str, Any]]:
-    return [{"epoch": entry.epoch, "loss": entry.loss, "val": entry.val} for entry in epochs]
+    return [
+        {"epoch": entry.epoch, "loss": entry.loss, "val": entry.val}
+        | ({"figures": entry.figures} if entry.figures else {})
+        for entry in epochs
+    ]
 
 
 def _with_result(record: RunRecord, result: FitResult) -> RunRecord:

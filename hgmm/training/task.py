@@ -18,8 +18,21 @@ __all__ = ["NodeClassificationTask", "Task", "classification_metrics"]
 class Task(Protocol):
     """What `Trainer` asks of a task.
 
-    A task may also have ``state_dict() -> dict[str, Tensor]`` with ``load_state_dict``, which travel in checkpoints,
-    and ``on_epoch_start(epoch)`` and ``on_epoch_end(epoch)``.
+    A task may also have any of these:
+
+    - ``on_fit_start(graph, device)``: before the first epoch and before a checkpoint is read, with the graph that is
+      trained on and where outputs will be;
+    - ``on_epoch_start(epoch)``, ``on_epoch_end(epoch)``: counted from 1; a run that is resumed inside an epoch does not
+      start it again;
+    - ``training_loss(model, output, batch)``: takes the place of `loss` in training, where that depends on which nodes
+      the rows of the output are about;
+    - ``watched_nodes``, ``(k,)`` numbers of target nodes: they are run through the model together with the validation
+      nodes, in evaluation mode, at each validation;
+    - ``on_validation(output, nodes)``: each batch of that pass, without gradients;
+    - ``figures() -> dict[str, dict[str, float]]``: at the end of an epoch, before ``on_epoch_end``, what its record
+      shall keep beside loss and validation, by group;
+    - ``state_dict() -> dict[str, Tensor]`` with ``load_state_dict``: travel in checkpoints, which may be written
+      between any two steps.
     """
 
     @property

@@ -7,9 +7,8 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +31,9 @@ from hgmm.training.checkpoint import (
 from hgmm.training.config import TrainConfig
 from hgmm.training.devices import peak_memory_mib, reset_peak_memory, usable_device
 from hgmm.training.evaluation import evaluate
+from hgmm.training.hooks import ask_task, nodes_to_validate, training_loss
 from hgmm.training.loaders import NodeLoader, make_loader, place_graph, prepare_graph
-from hgmm.training.progress import Callback, EpochRecord, FitResult
+from hgmm.training.progress import Callback, EpochRecord, FitResult, LoopState
 from hgmm.training.schedule import Schedule
 from hgmm.training.task import Task
 
@@ -46,27 +46,6 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002 - a model may draw from it
     torch.manual_seed(seed)
     dgl.seed(seed)
-
-
-@dataclass
-class _Progress:
-    """What the loop counts; everything in it is JSON data and travels in checkpoints."""
-
-    epoch: int = 1
-    step: int = 0
-    updates: int = 0
-    loss_sum: float = 0.0
-    term_sums: dict[str, float] = field(default_factory=dict)
-    learning_rate: float = 0.0
-    best_value: float | None = None
-    best_epoch: int = 0
-    patience_value: float | None = None
-    patience_epoch: int = 0
-    validated_epoch: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    peak_memory_mib: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -117,7 +96,7 @@ class Trainer:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.callbacks = tuple(callbacks)
         self.device = usable_device(config.device)
-        self._progress = _Progress()
+        self._progress = LoopState()
         self._best: dict[str, Tensor] = {}
         self._stop = False
         self._saves = 0
@@ -165,8 +144,9 @@ class Trainer:
             graph = prepare_graph(self.model, graph)
             graph = graph if self.config.batch_size else place_graph(graph, self.device)
             seed_everything(self.config.seed)
-            self._progress, self._best, self._stop, self._saved_at = _Progress(), {}, False, time.monotonic()
+            self._progress, self._best, self._stop, self._saved_at = LoopState(), {}, False, time.monotonic()
             optimizer = self._optimizer()
+            ask_task(self.task, "on_fit_start", graph, self.device)
             if resume:
                 self._restore(optimizer)
             for callback in self.callbacks:
@@ -198,14 +178,15 @@ class Trainer:
         progress, config = self._progress, self.config
         steps = config.scheduler_steps or config.epochs * len(train)
         schedule = Schedule(config.scheduler, config.learning_rate, steps, config.scheduler_warmup)
-        val = make_loader(graph, graph.val_idx, config, device=self.device, training=False)
+        val = make_loader(graph, nodes_to_validate(self.task, graph), config, device=self.device, training=False)
+        num_val = len(graph.val_idx)
         while progress.epoch <= config.epochs and not self._out_of_patience():
             started = time.perf_counter()
             if progress.step == 0:
-                self._tell_task("on_epoch_start")
+                ask_task(self.task, "on_epoch_start", progress.epoch)
             whole = self._train_epoch(train, optimizer, schedule)
             if whole:
-                self._close_epoch(val, train, started)
+                self._close_epoch(val, num_val, started)
             else:
                 progress.epoch_seconds += time.perf_counter() - started
             self._save(optimizer, final=self._stop or self._finished())
@@ -219,7 +200,7 @@ class Trainer:
         for batch in train.batches(progress.epoch, start=progress.step):
             progress.learning_rate = schedule.apply(optimizer, progress.updates)
             optimizer.zero_grad(set_to_none=True)
-            loss, terms = self.task.loss(self.model(*batch.inputs), batch.target)
+            loss, terms = training_loss(self.task, self.model, batch)
             value = float(loss.detach())
             _check_finite(value, f"the loss of epoch {progress.epoch}")
             loss.backward()  # type: ignore[no-untyped-call]
@@ -238,21 +219,28 @@ class Trainer:
                 return False
         return True
 
-    def _close_epoch(self, val: NodeLoader, train: NodeLoader, started: float) -> None:
+    def _close_epoch(self, val: NodeLoader, num_val: int, started: float) -> None:
         progress = self._progress
         due = progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs
-        figures = evaluate(self.model, self.task, val) if due and val.num_nodes else {}
-        if figures:
-            _check_finite(figures["loss"], f"the validation loss of epoch {progress.epoch}")
-        if figures or not val.num_nodes:
-            self._judge(figures)
+        follow = getattr(self.task, "on_validation", None)
+        scores = evaluate(self.model, self.task, val, scored=num_val, follow=follow) if due and val.num_nodes else {}
+        if scores:
+            _check_finite(scores["loss"], f"the validation loss of epoch {progress.epoch}")
+        if scores or not num_val:
+            self._judge(scores)
         seconds = progress.epoch_seconds + time.perf_counter() - started
         record = EpochRecord(
-            progress.epoch, progress.loss_sum, figures, seconds, progress.learning_rate, dict(progress.term_sums)
+            progress.epoch,
+            progress.loss_sum,
+            scores,
+            seconds,
+            progress.learning_rate,
+            dict(progress.term_sums),
+            ask_task(self.task, "figures") or {},
         )
         progress.history.append(asdict(record))
         progress.seconds += seconds
-        self._tell_task("on_epoch_end")
+        ask_task(self.task, "on_epoch_end", progress.epoch)
         progress.epoch += 1
         progress.step, progress.loss_sum, progress.term_sums, progress.epoch_seconds = 0, 0.0, {}, 0.0
         for callback in self.callbacks:
@@ -293,11 +281,6 @@ class Trainer:
     def _finished(self) -> bool:
         return self._progress.epoch > self.config.epochs or self._out_of_patience()
 
-    def _tell_task(self, event: str) -> None:
-        handler = getattr(self.task, event, None)
-        if handler is not None:
-            handler(self._progress.epoch)
-
     def _save(self, optimizer: torch.optim.Optimizer, *, final: bool) -> None:
         if self.run_dir is None:
             return
@@ -332,7 +315,7 @@ class Trainer:
             group, _, name = key.partition("/")
             groups[group][name] = value
         states = checkpoint.progress.pop("random")
-        self._progress = _Progress(**checkpoint.progress)
+        self._progress = LoopState(**checkpoint.progress)
         self._best = checkpoint.best
         load_weights(self.model, groups["model"], folder=folder)
         restore_optimizer(optimizer, groups["optimizer"])

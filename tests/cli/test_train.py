@@ -28,6 +28,7 @@ def test_train_shows_configuration_progress_scores_and_next_steps(hgmm: Invoke, 
     assert lines[0].startswith("data: dataset=./small")
     assert "hidden_size=8" in lines[1]
     assert lines[2].startswith("train: epochs=2")
+    assert lines[3].startswith("negative: weight=0.0")
     assert "./small · hgnn-ima sharp · seed 3" in lines
     assert any(line.startswith("epoch 2/2  loss ") and "best" in line for line in lines)
     assert "Test scores on small (local data)" in lines
@@ -44,10 +45,10 @@ def test_settings_are_folded_between_words_on_a_terminal_only(terminal: bool) ->
     console = Console(file=io.StringIO(), width=60, force_terminal=terminal, color_system=None)
     print_config(console, RunConfig())
     lines = console.file.getvalue().splitlines()
-    assert len(lines) == 3 if not terminal else max(map(len, lines)) <= 60
+    assert len(lines) == 4 if not terminal else max(map(len, lines)) <= 60
     words = [word for line in lines for word in line.split()]
     assert "checkpoint_seconds=5.0" in words
-    assert {"data:", "model:", "train:"} == {word for word in words if "=" not in word}
+    assert {"data:", "model:", "train:", "negative:"} == {word for word in words if "=" not in word}
 
 
 def test_feature_files_can_be_chosen_and_are_used_again(hgmm: Invoke, tmp_path: Path) -> None:

@@ -157,13 +157,19 @@ def test_a_run_can_be_loaded(small_graph: MultimodalGraph, sampled: bool, struct
         "train.epochs": 2,
         "train.num_threads": 1,
         "train.device": "cpu",
+        # The graph has two classes.
+        "negative.variant": "nl",
     }
     if sampled:
         settings |= {"train.batch_size": 4, "train.fanouts": [2, 2]}
     record = train_run(RunConfig.resolve(overrides=settings), run_dir=tmp_path / "run", graph=small_graph)
     assert record.status == "done"
     run = load_run(tmp_path / "run")
-    assert run.predict(small_graph).probabilities.shape == (12, 2)
+    predictions = run.predict(small_graph)
+    assert predictions.probabilities.shape == (12, 2)
+    shares = predictions.table()[[f"weight_{name}" for name in NAMES]]
+    assert shares.sum(axis=1).to_numpy() == pytest.approx(1.0, abs=1e-6)
+    assert (shares["weight_structure"] < shares["weight_raw:text"]).all()
     ids, values = run.embed(small_graph)
     assert (len(ids), values.shape) == (12, (12, 5 * 4))
     assert run.evaluate(small_graph)["micro_f1"] == pytest.approx(record.test["micro_f1"])

@@ -6,7 +6,16 @@ import pytest
 
 from hgmm.datasets import SourceOptions
 from hgmm.errors import ConfigError
-from hgmm.training import DataConfig, ModelConfig, RunConfig, TrainConfig, model_options
+from hgmm.registry import MODELS
+from hgmm.training import (
+    DataConfig,
+    ModelConfig,
+    NegativeConfig,
+    RunConfig,
+    TrainConfig,
+    model_options,
+    model_settings,
+)
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 TINY = {"model.name": "tiny"}
@@ -54,12 +63,27 @@ def test_options_of_types_that_are_not_simple_are_the_models_business() -> None:
     assert ModelConfig("tiny", {"note": ["a", 3]}).complete().options["note"] == ["a", 3]
 
 
+def test_a_models_own_settings_are_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS.get("tiny"), "settings", {"train.epochs": 9, "negative.weight": 0.5}, raising=False)
+    config = RunConfig.resolve({"train.epochs": 3}, None, TINY)
+    assert (config.train.epochs, config.negative.weight) == (3, 0.5)
+    assert model_settings("tiny") == {"train.epochs": 9, "negative.weight": 0.5}
+    assert RunConfig.resolve(None, None, {**TINY, "negative.weight": 0}).negative.weight == 0
+
+
+def test_a_configuration_from_before_there_was_negative_learning_has_none() -> None:
+    old = {"data": {"dataset": "emoji"}, "model": {"name": "graph-mnl"}, "train": {"epochs": 3}}
+    assert RunConfig.from_dict(old).negative == NegativeConfig()
+    assert NegativeConfig().weight == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
         ({"hidden_size": 1}, r"unknown section 'hidden_size'; known: .* A key begins with its section"),
-        ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, model, train. Did you mean 'train'"),
+        ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, model, negative, train. Did you mean 'train'"),
         ({"train.epoch": 1}, r"train.epoch: unknown key of section 'train' 'epoch'.*Did you mean 'epochs'"),
+        ({"negative.wieght": 1}, r"negative.wieght: unknown key of section 'negative' 'wieght'.*Did you mean 'weight'"),
         ({"data.data_set": "x"}, r"data.data_set: unknown key of section 'data' 'data_set'; known: corrupt, .*dataset"),
         (
             {"model.hiden_size": 1},

@@ -29,6 +29,7 @@ from hgmm.training import (
     Trainer,
     configure,
     load_run,
+    model_settings,
     new_run_dir,
     session,
     train_run,
@@ -441,6 +442,16 @@ def test_settings_for_the_default_model_are_not_given_to_another() -> None:
     resolved = configure(overrides={"data.dataset": "imdb", "model.name": "tiny"})
     assert resolved.model.options == {"hidden_size": 8, "dropout": 0.5, "note": ""}
     assert resolved.train.epochs == info.settings["train.epochs"]
+
+
+def test_a_models_own_settings_win_over_those_the_dataset_has_for_another_model() -> None:
+    info = datasets.info("imdb")
+    resolved = configure(overrides={"data.dataset": "imdb", "model.name": "graph-mnl"})
+    own = model_settings("graph-mnl")
+    assert (resolved.negative.weight, resolved.train.epochs) == (own["negative.weight"], own["train.epochs"])
+    assert own["train.epochs"] != info.settings["train.epochs"]
+    assert resolved.train.monitor == info.settings["train.monitor"]
+    assert configure(overrides={"data.dataset": "imdb"}).negative.weight == 0
 
 
 def test_configure_names_what_it_does_not_know(tmp_path: Path) -> None:
