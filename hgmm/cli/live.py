@@ -171,6 +171,8 @@ class LiveView(_View):
             curve = Text(f"validation {self._monitor} {format_score(self._curve[-1])}  ")
             curve.append(sparkline(self._curve), style="cyan")
             lines.append(curve.append(f"  {self._describe_best()}"))
+        if self._record is not None:
+            lines += [Text(line) for line in _figures(self._record)]
         return Group(*lines)
 
 
@@ -201,6 +203,7 @@ class PlainLines(_View):
         if self._curve:
             words.append(f"validation {self._monitor} {format_score(self._curve[-1])}")
             words.append(f"({self._describe_best()})")
+        words += _figures(record)
         words.append(f"{record.seconds:.2f} s")
         self._console.print("  ".join(words), soft_wrap=True)
 
@@ -233,3 +236,11 @@ def _losses(record: EpochRecord) -> str:
     if len(record.terms) > 1:
         text += f" ({terms})"
     return text
+
+
+def _figures(record: EpochRecord) -> list[str]:
+    """Return a line for each group of figures of an epoch, short enough to stand below the validation curve."""
+    return [
+        f"{group.replace('_', ' ')}: " + "  ".join(f"{name.replace('_', ' ')} {x:.2f}" for name, x in figures.items())
+        for group, figures in record.figures.items()
+    ]

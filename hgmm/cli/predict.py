@@ -24,8 +24,9 @@ __all__ = ["predict"]
 def predict(run: Path, output: Path, dataset: str | None, data_root: str | None, device: str | None) -> None:
     """Predict the class of every target node with the trained model in the folder RUN.
 
-    The table holds ids, predicted class, the probability of each class and the weight of each modality or branch. A folder
-    given with --dataset is read with what was fitted in training; it may have new nodes, and need not have labels.
+    The table holds ids, predicted class, the probability of each class and the weight of each modality or branch. A
+    folder given with --dataset is read with what was fitted in training; it may have new nodes, and need not have
+    labels.
     """
     from hgmm.cli.results import data_words
     from hgmm.training import load_run

@@ -97,6 +97,7 @@ def train(
 
 def _run(config: RunConfig | None, run_dir: Path, *, runs: int, resume: bool) -> None:
     from hgmm.cli.live import make_view
+    from hgmm.cli.plots import leave_plots
     from hgmm.cli.results import Announcement, describe_run, print_config, print_result
     from hgmm.training import Interrupted, RunConfig, read_config, train_run, train_runs
     from hgmm.training.trained_run import CONFIG
@@ -120,3 +121,4 @@ def _run(config: RunConfig | None, run_dir: Path, *, runs: int, resume: bool) ->
     finally:
         view.close()
     print_result(console, record, run_dir)
+    leave_plots(console, record, run_dir)

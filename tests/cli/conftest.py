@@ -16,7 +16,8 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture
 def hgmm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run a command in an empty folder; anything but an expected exit is raised."""
+    """Run a command in an empty folder; anything but an expected exit is raised. Nothing is drawn, to save time."""
+    monkeypatch.setattr("hgmm.report.plots_installed", lambda: False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HGMM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")

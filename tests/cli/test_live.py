@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from types import SimpleNamespace
 from typing import Any
@@ -156,3 +157,23 @@ def test_make_view_looks_at_the_terminal(terminal: bool, kind: type, monkeypatch
 def test_make_view_writes_lines_to_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_view(Console(file=io.StringIO(), force_terminal=True), title="t"), PlainLines)
+
+
+FIGURES = {"transfer": {"gate": 0.25, "dominant_accuracy": 0.875}, "branch_accuracy": {"raw:text": 0.5}}
+
+
+def test_figures_stand_on_a_line_of_their_own() -> None:
+    view, out = live(trainer(epochs=10))
+    view.on_epoch_end(dataclasses.replace(record(1, 0.5), figures=FIGURES))
+    view.on_fit_end(RESULT)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert "transfer: gate 0.25  dominant accuracy 0.88" in lines
+    assert "branch accuracy: raw:text 0.50" in lines
+
+
+def test_plain_lines_have_the_figures_too() -> None:
+    view, out = plain(trainer(epochs=10))
+    view.on_epoch_end(dataclasses.replace(record(1, 0.5), figures=FIGURES))
+    assert "(best 0.5000 at epoch 1)  transfer: gate 0.25  dominant accuracy 0.88  branch accuracy: raw:text 0.50" in (
+        out.getvalue()
+    )

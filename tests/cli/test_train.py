@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from hgmm import datasets
@@ -250,3 +251,38 @@ def test_announcement_is_made_once(small_graph: Any) -> None:
 
 def test_default_dataset_is_emoji() -> None:
     assert RunConfig().data.dataset == "emoji"
+
+
+def test_negative_learning_is_on_for_graph_mnl_and_can_be_put_on_hgnn_ima(hgmm: Invoke, graph_folder: str) -> None:
+    small = ("--epochs", "3", "--set", "model.hidden_size=8", "--set", "train.num_threads=1")
+    soon = ("--set", "negative.variant=nl", "--set", "negative.warmup_epochs=0", "--set", "negative.ramp_epochs=1")
+    one = hgmm("train", "--dataset", graph_folder, "--model", "graph-mnl", "--run-dir", "one", *small, *soon)
+    weight = ("--set", "negative.weight=0.5", "--set", "model.num_heads=2")
+    two = hgmm("train", "--dataset", graph_folder, "--run-dir", "two", *small, *soon, *weight)
+    for result, folder, expected in ((one, "one", 0.7), (two, "two", 0.5)):
+        assert result.exit_code == 0, result.output
+        assert f"negative: weight={expected}  variant=nl" in result.output
+        record = record_of(folder)
+        assert record["config"]["negative"]["weight"] == expected
+        assert set(record["epochs"][0]["figures"]) == {"transfer", "branch_accuracy"}
+        assert "negative_learning" in result.output
+    hgmm("predict", "one", "-o", "p.csv")
+    header = Path("p.csv").read_text().splitlines()[0].split(",")
+    assert {"weight_raw:text", "weight_structure", "weight_propagated:image"} <= set(header)
+
+
+def test_two_classes_are_refused_with_the_way_out(hgmm: Invoke, graph_folder: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--model", "graph-mnl", "--epochs", "1")
+    assert result.exit_code == 2
+    assert "take negative.variant=nl, or negative.weight=0" in result.stderr
+
+
+def test_a_run_from_before_there_was_negative_learning_can_be_resumed(hgmm: Invoke, trained: str) -> None:
+    for name in ("record.json", "config.yaml"):
+        path = Path(trained, name)
+        data = yaml.safe_load(path.read_text())
+        config = data["config"] if name == "record.json" else data
+        del config["negative"]
+        path.write_text(json.dumps(data) if name == "record.json" else yaml.safe_dump(data))
+    assert hgmm("train", "--run-dir", trained, "--resume").exit_code == 0
+    assert hgmm("evaluate", trained).exit_code == 0
