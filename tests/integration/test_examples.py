@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import ast
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "train_without_the_command_line.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLE = EXAMPLES / "train_without_the_command_line.py"
 
 
 def test_training_without_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,3 +19,14 @@ def test_training_without_the_command_line(monkeypatch: pytest.MonkeyPatch, caps
     score = next(line for line in lines if line.startswith("best epoch"))
     assert float(score.split()[-1]) > 0.8
     assert len([line for line in lines if line.startswith("item-")]) == 3
+
+
+def test_negative_learning_in_your_model(capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLES / "negative_learning_in_your_model.py"
+    assert len(path.read_text().splitlines()) < 40
+    runpy.run_path(str(path), run_name="__main__")
+    shares, score = capsys.readouterr().out.splitlines()
+    found = ast.literal_eval(shares)
+    assert 0 < found["gate"] <= 1
+    assert found["inferior"] > 0.5
+    assert float(score.split()[-1]) > 0.6
