@@ -59,4 +59,4 @@ def log_sum_exp_of_parts(parts, split_ptr, out, X, BE: tl.constexpr, BX: tl.cons
         zero = tl.where(higher == float("-inf"), 0.0, higher)
         total = total * tl.exp(top - zero) + tl.sum(tl.exp(value - zero), 0)
         top = higher
-    tl.store(out + row * X + x, top + tl.log(tl.where(total > 0, total, 1.0)), mask=x < X)
+    tl.store(out + row * X + x, top + tl.log(tl.where(total == 0, 1.0, total)), mask=x < X)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import pytest
@@ -127,6 +129,47 @@ def equals_reference(
     for x, y, leaf in zip(actual_grads, expected_grads, leaves, strict=True):
         assert x.dtype == leaf.dtype
         near(x, y, max(lowest, leaf.dtype, key=_tolerance), factor=factor)
+
+
+def nan_goes_as_in_the_reference(
+    run: Callable[..., Results],
+    leaves: Sequence[Tensor],
+    bad: float,
+    *,
+    places: Sequence[tuple[int, int]] | None = None,
+    present: Tensor | None = None,
+    sources: Sequence[int] = (),
+    name: str = "cpu",
+) -> None:
+    """Put `bad` into row 1 of one leaf and modality after the other: no NaN of the reference may be lost.
+
+    `places` are leaves and modalities, by default all. A NaN must not go further in the results either. Gradients of
+    the leaves `sources` are 0 where `present` is false, whatever the rest of the row is.
+    """
+    reached = 0
+    everywhere = list(product(range(len(leaves)), range(leaves[0].shape[1])))
+    for i, m in everywhere if places is None else places:
+        changed = [x.detach().clone() for x in leaves]
+        changed[i][(1, m)[: changed[i].dim()]].view(-1)[-1] = bad
+        for x in changed:
+            x.requires_grad_()
+        found = []
+        for backend_name in (name, "reference"):
+            with backend(backend_name):
+                results = run(*changed)
+            found.append(([x for x in results if x is not None], gradients(results, changed)))
+        (actual, actual_grads), (expected, expected_grads) = found
+        reached += int(expected[0].isnan().any())
+        for x, y in zip(actual, expected, strict=True):
+            assert not (y.isnan() & ~x.isnan()).any()
+            assert math.isinf(bad) or torch.equal(x.isnan(), y.isnan())
+        for j, (x, y) in enumerate(zip(actual_grads, expected_grads, strict=True)):
+            lost = y.isnan() & ~x.isnan()
+            if present is not None and j in sources:
+                assert not x[~present].any()
+                lost = lost[present]
+            assert not lost.any()
+    assert reached or math.isinf(bad) or places is not None
 
 
 def same_when_compiled(run: Callable[..., Results], leaves: Sequence[Tensor], name: str) -> None:

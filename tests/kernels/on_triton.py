@@ -30,6 +30,8 @@ GRAPHS = {
     "random": random_case(12, 9, 40),
     "tiles": TILES._replace(src=tuple(i % 11 for i in TILES.src), num_src=11),
 }
+# Destination 1 has more edges than a part of a split row.
+NAN_CASE = Case((1, 2, 0, 3, 4, 2, 3, 1, 0, 4, 1, 5, 2), (0, 0, 0, *[1] * 9, 2), 6, 4)
 EMPTY = [case for name, case in CASES.items() if name.startswith("no-")]
 SIZES = {"M": (1, 2, 3, 5, 8), "H": (1, 2), "D": (1, 5, 8, 40)}
 # By name: edges above which a row is split, and edges of a program's run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.kernels.against_reference import STORAGES, Results
 from tests.kernels.cases import Case, generator, node_tensors, presence, relation
 
 ROWS = ("product", "sum", "b1", "poster", "sharp")
+BAD = (math.nan, math.inf)
 UNIFORM = ((False, False), (True, False), (False, True), (True, True))
 FUNCTIONS = {"sum": neighbor_sum, "mean": neighbor_mean}
 SEED = torch.tensor(-(2**40) - 17)

@@ -20,6 +20,7 @@ from tests.kernels.against_reference import (
     equals_reference,
     gradients,
     name_of,
+    nan_goes_as_in_the_reference,
     near,
     random_case,
     same_when_compiled,
@@ -30,7 +31,7 @@ from tests.kernels.against_reference import (
 )
 from tests.kernels.cases import CASES, Case, generator, node_tensors, presence, relation
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import CROSS_MODAL, ROWS
+from tests.kernels.problems import BAD, CROSS_MODAL, ROWS
 from tests.kernels.problems import cross_modal_call as call
 from tests.kernels.problems import cross_modal_leaves as leaves_of
 from tests.tolerances import TOLERANCE
@@ -137,6 +138,70 @@ def test_the_only_source_with_a_modality_gives_all_of_it(combine: str, isa: str)
     with backend("cpu"):
         out = cross_modal_attention(relation(Case((0, 1), (0, 0), 2, 1)), k, q, q, v, present=present, combine=combine)
     assert out.out.view(-1).tolist() == [2, 7]
+
+
+NAN_AXES: dict[str, Any] = {
+    **CROSS_MODAL,
+    "storage": ("float64", "float32", "stored-bfloat16"),
+    "bad": BAD,
+    "H": (1, 2, 5),
+    "isa": ("portable", "avx2"),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(NAN_AXES), ids=name_of)
+def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    use_isa(row["isa"], monkeypatch)
+    case = CASES["plain"]
+    leaves = leaves_of(case, row["storage"], M=3, H=row["H"], D=5)
+    run = call(case, M=3, **{name: row[name] for name in CROSS_MODAL})
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], present=presence(case, row["present"]), sources=(0, 3))
+
+
+@pytest.mark.parametrize("node", [0, 8999], ids=["first-segment", "last-segment"])
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_nan_goes_through_the_parts_of_a_long_row(combine: str, present: str, node: int, isa: str) -> None:
+    case, M = star(9000, inwards=True), 2
+    mask = torch.ones(case.num_src, M, dtype=torch.bool) if present == "some" else None
+    if mask is not None:
+        mask[5] = False
+    k, q_node, q_modal, v = (x.detach() for x in leaves_of(case, "float32", M=M, H=2, D=4))
+    k[node, 0] = math.nan
+    leaves = [x.requires_grad_() for x in (k, q_node, q_modal, v)]
+    with backend("cpu"):
+        result = cross_modal_attention(relation(case), *leaves, present=mask, combine=combine)
+        attn = cross_modal_attention(
+            relation(case), *(x.detach() for x in leaves), present=mask, combine=combine, return_attention=True
+        ).attn
+    # The long row is that of destination 1; the sources 3 and 4 alone enter the others.
+    assert result.out[1].isnan().all()
+    assert not result.out[[0, 2]].isnan().any()
+    assert attn is not None
+    into_1 = relation(case).indptr[1:3].tolist()
+    there = attn[slice(*into_1)].isnan().all(1)
+    # A source that has no modality stands outside.
+    assert there.tolist() == [mask is None or bool(mask[e].any()) for e in range(9000)]
+    for x, row in zip(gradients(result[:1], leaves), (node, 1, 1, node), strict=True):
+        assert x[row].isnan().all()
+
+
+@pytest.mark.parametrize("present", ["none", "all", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_attention_has_the_nan_of_the_reference(combine: str, present: str, isa: str) -> None:
+    case = CASES["plain"]
+    leaves = [x.detach() for x in leaves_of(case, "float32", M=3, H=2, D=5)]
+    options: dict[str, Any] = {"combine": combine, "present": presence(case, present), "return_attention": True}
+    for m in range(3):
+        k = leaves[0].clone()
+        k[1, m, 0, 0] = math.nan
+        found = []
+        for name in ("cpu", "reference"):
+            with backend(name):
+                found.append(cross_modal_attention(relation(case), k, *leaves[1:], **options).attn)
+        actual, expected = (x.isnan() for x in found if x is not None)
+        assert expected.any()
+        assert torch.equal(actual, expected)
 
 
 def large() -> tuple[RelationCSC, list[Tensor], dict[str, Any]]:

@@ -19,6 +19,7 @@ from tests.kernels.against_reference import (
     equals_reference,
     gradients,
     name_of,
+    nan_goes_as_in_the_reference,
     near,
     random_case,
     same_when_compiled,
@@ -29,7 +30,7 @@ from tests.kernels.against_reference import (
 )
 from tests.kernels.cases import CASES, node_tensors, presence, relation
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import INTER_NODE, SEED
+from tests.kernels.problems import BAD, INTER_NODE, SEED
 from tests.kernels.problems import inter_node_call as call
 from tests.kernels.problems import inter_node_leaves as leaves_of
 from tests.tolerances import TOLERANCE
@@ -136,6 +137,39 @@ def test_extreme_logits_equal_the_reference(present: str, size: float, isa: str)
     error = size**1.5 * torch.finfo(torch.float32).eps
     factor = max(1.0, error / TOLERANCE[torch.float32][1])
     equals_reference(call(case, M=3, present=present), leaves, factor=factor)
+
+
+NAN_AXES: dict[str, Any] = {
+    **INTER_NODE,
+    "storage": ("float64", "float32", "stored-bfloat16"),
+    "bad": BAD,
+    "isa": ("portable", "avx2"),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(NAN_AXES), ids=name_of)
+def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    use_isa(row["isa"], monkeypatch)
+    case = CASES["plain"]
+    leaves = leaves_of(case, row["storage"], M=3, H=2, D=5, biased=row["biased"])
+    run = call(case, M=3, present=row["present"], dropout=row["dropout"])
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], present=presence(case, row["present"]), sources=(0, 2))
+
+
+@pytest.mark.parametrize("node", [0, 8999], ids=["first-segment", "last-segment"])
+def test_nan_goes_through_the_parts_of_a_long_row(node: int, isa: str) -> None:
+    case = star(9000, inwards=True)
+    k, q, v = (x.detach() for x in leaves_of(case, "float32", M=2, H=2, D=4))
+    k[node, 0] = math.nan
+    leaves = [x.requires_grad_() for x in (k, q, v)]
+    with backend("cpu"):
+        result = inter_node_attention(relation(case), *leaves)
+    grads = gradients(result, leaves)
+    for m in range(2):
+        assert bool(result.out[1, m].isnan().all()) == (m == 0)
+        for x, row in zip(grads, (node, 1, node), strict=True):
+            assert bool(x[row, m].isnan().any()) == bool(x[row, m].isnan().all()) == (m == 0)
+    assert not result.out[[0, 2]].isnan().any()
 
 
 def test_the_number_of_threads_does_not_change_a_bit(isa: str) -> None:

@@ -14,6 +14,7 @@ from tests.kernels.against_reference import (
     equals_reference,
     gradients,
     name_of,
+    nan_goes_as_in_the_reference,
     random_case,
     same_when_compiled,
     star,
@@ -23,7 +24,7 @@ from tests.kernels.against_reference import (
 )
 from tests.kernels.cases import CASES, Case, generator, presence, relation
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import FUNCTIONS, NEIGHBOR_DTYPES, NEIGHBORS
+from tests.kernels.problems import BAD, FUNCTIONS, NEIGHBOR_DTYPES, NEIGHBORS
 from tests.kernels.problems import neighbor_call as call
 from tests.kernels.problems import neighbor_leaves as leaves_of
 
@@ -51,6 +52,23 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
     run = call(case, M=row["M"], function=row["function"], present=row["present"], index=row["index"])
     with threads(row["threads"]):
         equals_reference(run, leaves)
+
+
+NAN_AXES: dict[str, Any] = {
+    **NEIGHBORS,
+    "dtype": ("float64", "float32", "bfloat16"),
+    "bad": BAD,
+    "isa": ("portable", "avx2"),
+}
+
+
+@pytest.mark.parametrize("row", pairwise(NAN_AXES), ids=name_of)
+def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    use_isa(row["isa"], monkeypatch)
+    case = CASES["plain"]
+    leaves = leaves_of(case, row["dtype"], row["weight"], M=3, D=5)
+    run = call(case, M=3, function=row["function"], present=row["present"])
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], present=presence(case, row["present"]), sources=(0,))
 
 
 @pytest.mark.exhaustive

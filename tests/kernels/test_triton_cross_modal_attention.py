@@ -9,12 +9,22 @@ import torch
 
 from hgmm.errors import BackendError
 from hgmm.kernels import cross_modal_attention
-from tests.kernels.against_reference import STORAGES, backend, gradients, name_of, near, same_when_compiled, strided
+from tests.kernels.against_reference import (
+    STORAGES,
+    backend,
+    gradients,
+    name_of,
+    nan_goes_as_in_the_reference,
+    near,
+    same_when_compiled,
+    strided,
+)
 from tests.kernels.cases import CASES, Case, node_tensors, presence
 from tests.kernels.on_triton import (
     DEVICE,
     EMPTY,
     GRAPHS,
+    NAN_CASE,
     SHARES,
     SIZES,
     check,
@@ -24,7 +34,7 @@ from tests.kernels.on_triton import (
     there,
 )
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import CROSS_MODAL, ROWS
+from tests.kernels.problems import BAD, CROSS_MODAL, ROWS
 from tests.kernels.problems import cross_modal_call as call
 from tests.kernels.problems import cross_modal_leaves as leaves_of
 from tests.tolerances import TOLERANCE
@@ -55,6 +65,20 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("combine", ROWS)
 def test_no_edges_or_nodes(combine: str, case: Case) -> None:
     check(call(case, M=2, combine=combine), leaves_of(case, "float32", M=2, H=2, D=3))
+
+
+NAN_AXES: dict[str, Any] = {**CROSS_MODAL, "bad": BAD, "shares": tuple(SHARES), "leaf": range(4), "m": (0, 1)}
+
+
+# The interpreter computes with NumPy, which warns of what this is about.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("row", pairwise(NAN_AXES), ids=name_of)
+def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(row["shares"], monkeypatch)
+    leaves = there(leaves_of(NAN_CASE, "float32", M=2, H=1, D=3))
+    run = call(NAN_CASE, M=2, **{name: row[name] for name in CROSS_MODAL})
+    mask, places = presence(NAN_CASE, row["present"], M=2), [(row["leaf"] % len(leaves), row["m"])]
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], places=places, present=mask, sources=(0, 3), name="triton")
 
 
 @pytest.mark.exhaustive

@@ -8,12 +8,21 @@ import torch
 
 from hgmm.errors import BackendError
 from hgmm.kernels import inter_node_attention
-from tests.kernels.against_reference import STORAGES, backend, name_of, near, same_when_compiled, strided
+from tests.kernels.against_reference import (
+    STORAGES,
+    backend,
+    name_of,
+    nan_goes_as_in_the_reference,
+    near,
+    same_when_compiled,
+    strided,
+)
 from tests.kernels.cases import CASES, Case, presence
 from tests.kernels.on_triton import (
     DEVICE,
     EMPTY,
     GRAPHS,
+    NAN_CASE,
     SHARES,
     SIZES,
     check,
@@ -23,7 +32,7 @@ from tests.kernels.on_triton import (
     there,
 )
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import INTER_NODE, SEED
+from tests.kernels.problems import BAD, INTER_NODE, SEED
 from tests.kernels.problems import inter_node_call as call
 from tests.kernels.problems import inter_node_leaves as leaves_of
 
@@ -53,6 +62,20 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("case", EMPTY, ids=str)
 def test_no_edges_or_nodes(case: Case) -> None:
     check(call(case, M=2, dropout=0.4), leaves_of(case, "float32", M=2, H=2, D=3, biased=True))
+
+
+NAN_AXES: dict[str, Any] = {**INTER_NODE, "bad": BAD, "shares": tuple(SHARES), "leaf": range(4), "m": (0, 1)}
+
+
+# The interpreter computes with NumPy, which warns of what this is about.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("row", pairwise(NAN_AXES), ids=name_of)
+def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(row["shares"], monkeypatch)
+    leaves = there(leaves_of(NAN_CASE, "float32", M=2, H=1, D=3, biased=row["biased"]))
+    run = call(NAN_CASE, M=2, present=row["present"], dropout=row["dropout"])
+    mask, places = presence(NAN_CASE, row["present"], M=2), [(row["leaf"] % len(leaves), row["m"])]
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], places=places, present=mask, sources=(0, 2), name="triton")
 
 
 @pytest.mark.exhaustive

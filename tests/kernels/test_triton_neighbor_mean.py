@@ -7,11 +7,19 @@ import pytest
 import torch
 
 from hgmm.kernels import _triton_rows, neighbor_mean
-from tests.kernels.against_reference import backend, gradients, name_of, same_when_compiled, strided
-from tests.kernels.cases import CASES, Case, generator
+from tests.kernels.against_reference import (
+    backend,
+    gradients,
+    name_of,
+    nan_goes_as_in_the_reference,
+    same_when_compiled,
+    strided,
+)
+from tests.kernels.cases import CASES, Case, generator, presence
 from tests.kernels.on_triton import (
     EMPTY,
     GRAPHS,
+    NAN_CASE,
     SHARES,
     SIZES,
     check,
@@ -21,7 +29,7 @@ from tests.kernels.on_triton import (
     there,
 )
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import FUNCTIONS, NEIGHBOR_DTYPES, NEIGHBORS
+from tests.kernels.problems import BAD, FUNCTIONS, NEIGHBOR_DTYPES, NEIGHBORS
 from tests.kernels.problems import neighbor_call as call
 from tests.kernels.problems import neighbor_leaves as leaves_of
 
@@ -52,6 +60,20 @@ def test_equals_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_no_edges_or_nodes(function: str, case: Case) -> None:
     check(call(case, M=2, function=function), leaves_of(case, "float32", "modality", M=2, D=3))
+
+
+NAN_AXES: dict[str, Any] = {**NEIGHBORS, "bad": BAD, "shares": tuple(SHARES), "leaf": range(2), "m": (0, 1)}
+
+
+# The interpreter computes with NumPy, which warns of what this is about.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("row", pairwise(NAN_AXES), ids=name_of)
+def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    share_rows(row["shares"], monkeypatch)
+    leaves = there(leaves_of(NAN_CASE, "float32", row["weight"], M=2, D=3))
+    run = call(NAN_CASE, M=2, function=row["function"], present=row["present"])
+    mask, places = presence(NAN_CASE, row["present"], M=2), [(row["leaf"] % len(leaves), row["m"])]
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], places=places, present=mask, sources=(0,), name="triton")
 
 
 @pytest.mark.exhaustive

@@ -139,6 +139,9 @@ def cross_modal_attention(
     apart, or at +-1e4, give finite results and gradients, and an in-neighbour that alone has m gets the whole of
     ``out_m`` however small its beta.
 
+    A NaN or an infinity in an input is never hidden: what is NaN on the reference is NaN on every backend, except that
+    the compiled ones give 0 as the gradient of what a source lacks, whatever its neighbours are.
+
     Every backend is deterministic for any number of threads. For the backward pass the reference keeps about
     ``(3 M + 4) H`` floats an edge, ``M H`` more with a mask and ``2 M H`` more with `lambda_weight`, and never holds a
     tensor of size E x M x H x D; the others keep ``(N_dst, 2 M + 2, H)`` numbers and nothing by edge. ``inf`` runs on

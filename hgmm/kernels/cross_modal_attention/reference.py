@@ -106,7 +106,8 @@ def _disagreement(logits: Tensor, present: Tensor | None) -> Tensor:
     total = torch.zeros_like(columns[0])
     for a, b in combinations(range(len(columns)), 2):
         gap = (columns[a] - columns[b]).abs()
-        total = total + (gap if present is None else gap * (present[:, a] & present[:, b]).unsqueeze(1))
+        # Not a product: an infinite gap that does not count must not turn into NaN.
+        total = total + (gap if present is None else gap.masked_fill(~(present[:, a] & present[:, b]).unsqueeze(1), 0))
     num_present = torch.tensor(len(columns)) if present is None else present.sum(1, keepdim=True)
     return total / (num_present * (num_present - 1) / 2).clamp(min=1).to(total.dtype)
 

@@ -96,8 +96,9 @@ def disagreement_slope(g, p, ACC: tl.constexpr):
 @triton.jit
 def join(g, t, p, A, UNIFORM_NODES: tl.constexpr, UNIFORM_MODALITIES: tl.constexpr, IN_LOGS: tl.constexpr):
     """Return lambda, alpha, ``lambda alpha`` (or its share of b1) and b1 (or its logarithm)."""
-    log_alpha = tl.where(p, -A if UNIFORM_NODES else g - A, float("-inf"))
-    modal = tl.where(p, t * 0 if UNIFORM_MODALITIES else t, float("-inf"))
+    # Subtracted where there is no logit, too: a row's NaN then reaches all its edges, as in other softmaxes.
+    log_alpha = tl.where(p, tl.zeros_like(g) if UNIFORM_NODES else g, float("-inf")) - A
+    modal = tl.where(p, tl.zeros_like(t) if UNIFORM_MODALITIES else t, float("-inf"))
     modal -= finite(tl.max(modal, 1))[:, None]
     weight = tl.exp(modal)
     total = ones_if_zero(tl.sum(weight, 1))
@@ -136,7 +137,8 @@ def weight_gradients(w, a, b2, p, dv, D, R, COMBINE: tl.constexpr, USES_B2: tl.c
         dw = tl.sum(tl.where(p, rho * (dv - D), 0.0), 1)
     else:
         rho = tl.where(p, w[:, None], 0.0)
-        dw = tl.sum(tl.where(p, dv, 0.0), 1)
+        # Without a softmax of w nothing else brings the weight's NaN to its gradient.
+        dw = tl.sum(tl.where(p, dv, 0.0), 1) + w * 0
     da, db2 = dw, dw
     if USES_B2 and COMBINE != SUM:
         da, db2 = dw * b2, dw * a
@@ -149,10 +151,10 @@ def logit_gradients(
     UNIFORM_NODES: tl.constexpr, UNIFORM_MODALITIES: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Return dL/dg and dL/dt; y is the part of b1's gradient that each modality gets."""
-    dg = y * 0 if UNIFORM_NODES else y - alpha * C
+    dg = tl.zeros_like(y) if UNIFORM_NODES else y - alpha * C
     if USES_U:
         du = b2 * (db2 - C2) if USES_B2 else gamma * dw + rest * dw
         dg += du[:, None] * disagreement_slope(g, p, ACC)
     z = y + lamda * towards_lambda
-    dt = z * 0 if UNIFORM_MODALITIES else z - lamda * tl.sum(z, 1)[:, None]
+    dt = tl.zeros_like(z) if UNIFORM_MODALITIES else z - lamda * tl.sum(z, 1)[:, None]
     return tl.where(p, dg, 0.0), tl.where(p, dt, 0.0)

@@ -99,7 +99,7 @@ def forward_pass(
                     _, _, p, _, g, _ = _edges(
                         k, indices, present, start, end, h, node, modal, M, H, D, BM, BD, ACC, MASKED, BE
                     )
-                    logits = tl.where(p, g * 0 if UNIFORM_NODES else g, float("-inf"))
+                    logits = tl.where(p, tl.zeros_like(g) if UNIFORM_NODES else g, float("-inf"))
                     top, total, _, _ = _raise(top, total, logits)
                     if USES_B2:
                         u = tl.where(any_of(p), disagreement(g, p, ACC), float("-inf"))
@@ -275,7 +275,7 @@ def destination_pass(
                         elif sweep == 1:
                             C += tl.sum(y, 0)[None, :]
                         else:
-                            wanted = y * 0
+                            wanted = tl.zeros_like(y)
                             if LAMBDA:
                                 at = lambda_weight + (source * M)[:, None] + m[None, :]
                                 wanted = tl.load(at, mask=p, other=0.0).to(ACC) * towards[None, :]
@@ -346,7 +346,7 @@ def source_pass(
                 )  # fmt: skip
                 if COMBINE == POSTER:
                     da = a * (da - C3)
-                wanted = lamda * 0
+                wanted = tl.zeros_like(lamda)
                 if LAMBDA:
                     at = grad_lambda + (i * M * H)[:, None] + (m * H)[None, :] + h
                     wanted = tl.load(at, mask=p, other=0.0).to(ACC) * factor
@@ -354,7 +354,8 @@ def source_pass(
                     g, p, lamda, alpha, part * da[:, None], b2, dw, db2, wanted, C, C2, gamma, rest, USES_U, USES_B2,
                     UNIFORM_NODES, UNIFORM_MODALITIES, ACC,
                 )  # fmt: skip
-                key_sums += tl.sum(dg[:, :, None] * node + dt[:, :, None] * modal, 0)
+                # A factor of 0 would not take out what is infinite or NaN.
+                key_sums += tl.sum(tl.where(p[:, :, None], dg[:, :, None] * node + dt[:, :, None] * modal, 0.0), 0)
                 value_sums += tl.sum(tl.where(p[:, :, None], rho[:, :, None] * gradient, 0.0), 0)
             store_vectors(grad_k, key_sums, row, h, M, H, D, BM, BD)
             store_vectors(grad_v, value_sums, row, h, M, H, D, BM, BD)

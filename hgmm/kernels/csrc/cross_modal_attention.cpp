@@ -190,21 +190,29 @@ class CrossModal {
   void store_attention(const Tile<T>& tile, int64_t first_edge, Workspace<T>& own) {
     T* attn = static_cast<T*>(a.attn) + first_edge * s.H;
     if (!mode.masked || mode.combine == kB1) {
-      const T* beta = mode.masked ? tile.w : tile.rho;
+      const T* weight = mode.masked ? tile.w : tile.rho;
       for (int64_t e = 0; e < tile.n; ++e) {
-        for (int h = 0; h < s.H; ++h) attn[e * s.H + h] = mode.masked ? std::exp(beta[e * s.Hp + h]) : beta[e * s.Hp + h];
+        for (int h = 0; h < s.H; ++h) {
+          const T x = weight[e * s.Hp + h];
+          attn[e * s.H + h] = mode.masked ? std::exp(x) : x;
+        }
       }
       return;
     }
     Softmax<T>::clear(own.u_max, own.u_sum, s.Hp);
-    merge_attention(tile, own.u_max, own.u_sum, own);
+    merge_attention(tile, own.u_max, own.u_sum);
     for (int64_t e = 0; e < tile.n; ++e) {
-      for (int h = 0; h < s.H; ++h) attn[e * s.H + h] = std::exp(tile.w[e * s.Hp + h] - own.u_max[h]) / nonzero(own.u_sum[h]);
+      for (int h = 0; h < s.H; ++h) {
+        attn[e * s.H + h] = beta(tile.node[e], tile.w[e * s.Hp + h], own.u_max[h], own.u_sum[h]);
+      }
     }
   }
 
+  // An edge's share of a softmax. A source without any modality has none, not even of a sum that is NaN.
+  T beta(int64_t j, T w, T max, T sum) const { return bits_of(j) ? std::exp(w - max) / sum : T(0); }
+
   // The softmax of w over all sources that have any modality, for attention with a mask; leaves a finite maximum.
-  void merge_attention(const Tile<T>& tile, T* max, T* sum, Workspace<T>&) {
+  void merge_attention(const Tile<T>& tile, T* max, T* sum) {
     for (int h = 0; h < s.Hp; ++h) {
       T top = max[h];
       for (int64_t e = 0; e < tile.n; ++e) top = std::max(top, tile.w[e * s.Hp + h]);
@@ -292,7 +300,7 @@ class CrossModal {
       }
       add_rows<D8>(s, values(), tile.offset, tile.n, tile.rho, rho_layout(s, mode), parts[p].out);
       if (a.lambda_sum) math.add_lambda(tile, lambda_weight(), parts[p].lambda);
-      if (a.attn) store_logits(tile, begin, parts[p], own);
+      if (a.attn) store_logits(tile, begin, parts[p]);
     });
     if (!ok) return false;
     combine_long(i, segments, parts, total, record.data());
@@ -323,12 +331,12 @@ class CrossModal {
   }
 
   // w of a long row's tile, for finish_attention.
-  void store_logits(const Tile<T>& tile, int64_t first_edge, Partial& part, Workspace<T>& own) {
+  void store_logits(const Tile<T>& tile, int64_t first_edge, Partial& part) {
     T* attn = static_cast<T*>(a.attn) + first_edge * s.H;
     for (int64_t e = 0; e < tile.n; ++e) {
       for (int h = 0; h < s.H; ++h) attn[e * s.H + h] = tile.w[e * s.Hp + h];
     }
-    merge_attention(tile, part.w_max, part.w_sum, own);
+    merge_attention(tile, part.w_max, part.w_sum);
   }
 
   void finish_attention(const Segments& segments, const std::vector<Partial>& parts, Partial& total) {
@@ -342,7 +350,7 @@ class CrossModal {
         if (mode.combine == kB1) {
           x = mode.masked ? std::exp(x) : x;
         } else {
-          x = std::exp(x - total.w_max[h]) / nonzero(total.w_sum[h]);
+          x = beta(src[e], x, total.w_max[h], total.w_sum[h]);
         }
       }
     }
@@ -480,16 +488,8 @@ class CrossModal {
     for (int64_t e = begin; e < end; e += plan.limit) {
       source_tile(j, e, std::min(e + plan.limit, end), own, node, value);
     }
-    forget_absent(j, value);
-  }
-
-  // A modality that the source lacks has weight 0, but 0 times an infinite gradient is not 0.
-  void forget_absent(int64_t j, T* value) {
-    if (!mode.masked) return;
-    const int bits = bits_of(j);
-    for (int m = 0; m < s.M; ++m) {
-      if (!(bits >> m & 1)) clear(value + int64_t{m} * s.H * s.D, int64_t{s.H} * s.D);
-    }
+    forget_absent(s, a.present, j, node);
+    forget_absent(s, a.present, j, value);
   }
 
   bool source_long(int64_t j) {
@@ -562,8 +562,6 @@ class CrossModal {
   }
 
   uint8_t bits_of(int64_t j) const { return modality_bits(a.present, j, s.M); }
-
-  static T nonzero(T x) { return x > 0 ? x : T(1); }
 
   void store_stats(int64_t i, const T* record) {
     T* stats = static_cast<T*>(a.stats) + i * stats_size;

@@ -218,7 +218,8 @@ class EdgeMathOf final : public EdgeMath<T> {
           const V4<T> x = has ? modal_logit(tile, e, m, h) - top : splat4(kMinusInfinity<T>);
           store4(tile.lambda + e * s.S + i, x);
           if (exp_alpha || mode.in_logs) {
-            const V4<T> y = has ? node_logit(tile, e, m, h) - load4(record + at.A + i) : splat4(kMinusInfinity<T>);
+            // Subtracted where there is no logit, too: a row's NaN then reaches all its edges, as in other softmaxes.
+            const V4<T> y = (has ? node_logit(tile, e, m, h) : splat4(kMinusInfinity<T>)) - load4(record + at.A + i);
             if (exp_alpha) store4(tile.alpha + e * s.S + i, y);
             if (mode.in_logs) store4(tile.share + e * s.S + i, x + y);
           }
@@ -305,7 +306,8 @@ class EdgeMathOf final : public EdgeMath<T> {
     for (int64_t e = 0; e < tile.n; ++e) {
       const T* record = tile.record[e];
       for (int h = 0; h < s.Hp; h += 4) {
-        V4<T> dw{};
+        // Without a softmax of w nothing else brings the weight's NaN to its gradient.
+        V4<T> dw = mode.softmaxed ? V4<T>{} : T(0) * load4(tile.b1 + e * s.Hp + h);
         for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           const V4<T> d = load4(tile.dv + e * s.S + i);
@@ -408,7 +410,7 @@ class EdgeMathOf final : public EdgeMath<T> {
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> total{}, b1{};
         for (int m = 0; m < s.M; ++m) total += load4(tile.lambda + e * s.S + m * s.Hp + h);
-        const V4<T> scale = total > 0 ? T(1) / total : splat4(T(0));
+        const V4<T> scale = total == 0 ? splat4(T(0)) : T(1) / total;
         for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           const V4<T> lambda = load4(tile.lambda + e * s.S + i) * scale;
@@ -431,7 +433,7 @@ class EdgeMathOf final : public EdgeMath<T> {
           total += load4(tile.lambda + e * s.S + m * s.Hp + h);
           top = vmax(top, load4(tile.share + e * s.S + m * s.Hp + h));
         }
-        const V4<T> scale = total > 0 ? T(1) / total : splat4(T(0)), zero = finite_or_zero<T>(top);
+        const V4<T> scale = total == 0 ? splat4(T(0)) : T(1) / total, zero = finite_or_zero<T>(top);
         for (int m = 0; m < s.M; ++m) {
           const int i = m * s.Hp + h;
           store4(tile.lambda + e * s.S + i, load4(tile.lambda + e * s.S + i) * scale);
@@ -446,13 +448,13 @@ class EdgeMathOf final : public EdgeMath<T> {
       for (int h = 0; h < s.Hp; h += 4) {
         V4<T> total{};
         for (int m = 0; m < s.M; ++m) total += load4(tile.share + e * s.S + m * s.Hp + h);
-        const V4<T> scale = total > 0 ? T(1) / total : splat4(T(0));
+        const V4<T> scale = total == 0 ? splat4(T(0)) : T(1) / total;
         for (int m = 0; m < s.M; ++m) {
           const int64_t i = e * s.S + m * s.Hp + h;
           store4(tile.share + i, load4(tile.share + i) * scale);
         }
         const V4<T> ratio = total * load4(tile.b1 + e * s.Hp + h);
-        store4(tile.b1 + e * s.Hp + h, ratio > 0 ? ratio : splat4(T(1)));
+        store4(tile.b1 + e * s.Hp + h, ratio == 0 ? splat4(T(1)) : ratio);
       }
     }
     log_all(tile.b1, tile.n * s.Hp);

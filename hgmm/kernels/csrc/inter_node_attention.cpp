@@ -276,6 +276,8 @@ class InterNode {
     for (int64_t e = begin; e < end; e += plan.limit) {
       source_tile(j, e, std::min(e + plan.limit, end), own, key, value);
     }
+    forget_absent(s, a.present, j, key);
+    forget_absent(s, a.present, j, value);
   }
 
   bool source_long(int64_t j) {

@@ -64,8 +64,8 @@ class Neighbors {
   bool forward() {
     prefer_large_pages(a.out, a.num_dst * s.F * int64_t(sizeof(T)));
     return sum_rows(in, src, a.num_dst, x(), static_cast<T*>(a.out), static_cast<T*>(a.total),
-                    [&](int64_t i, int64_t e, T* w) { forward_weight(i, e, w); },
-                    [&](int64_t i, T* row, const T* total) { divide(i, row, total); });
+                    [&](int64_t, int64_t e, T* w) { forward_weight(e, w); },
+                    [&](int64_t, T* row, const T* total) { divide(row, total); });
   }
 
   bool backward() {
@@ -73,7 +73,8 @@ class Neighbors {
     if (!a.need_x) return true;
     prefer_large_pages(a.grad_x, a.num_src * s.F * int64_t(sizeof(T)));
     return sum_rows(out_t, dst, a.num_src, grad_out(), static_cast<T*>(a.grad_x), nullptr,
-                    [&](int64_t j, int64_t e, T* w) { backward_weight(j, e, w); }, [](int64_t, T*, const T*) {});
+                    [&](int64_t j, int64_t e, T* w) { backward_weight(j, e, w); },
+                    [&](int64_t j, T* row, const T*) { forget_absent(s, a.present, j, row); });
   }
 
  private:
@@ -122,7 +123,7 @@ class Neighbors {
     return true;
   }
 
-  void forward_weight(int64_t, int64_t e, T* w) const {
+  void forward_weight(int64_t e, T* w) const {
     const uint8_t* has = a.present ? a.present + src[e] * s.M : nullptr;
     for (int m = 0; m < s.M; ++m) w[m] = has && !has[m] ? T(0) : edge_weight(e, m);
   }
@@ -134,7 +135,7 @@ class Neighbors {
     }
   }
 
-  void divide(int64_t, T* row, const T* total) const {
+  void divide(T* row, const T* total) const {
     if (!a.mean) return;
     const int64_t D = int64_t{s.H} * s.D;
     for (int m = 0; m < s.M; ++m) {

@@ -202,7 +202,7 @@ inline void multiply(T* x, int64_t edges, const T* scale, int lanes) {
 // 1 / sum, 0 for an empty sum.
 template <class T>
 inline void invert(const T* sum, T* scale, int count) {
-  for (int i = 0; i < count; ++i) scale[i] = sum[i] > 0 ? T(1) / sum[i] : T(0);
+  for (int i = 0; i < count; ++i) scale[i] = sum[i] == 0 ? T(0) : T(1) / sum[i];
 }
 
 // Multiplies the vectors of a row by scale[m * modality + h].
@@ -214,6 +214,15 @@ inline void scale_row(const Shape& shape, T* row, const T* scale, int modality) 
       T* x = row + (int64_t{m} * shape.H + h) * shape.D;
       for (int d = 0; d < shape.D; ++d) x[d] *= factor;
     }
+  }
+}
+
+// Clears the gradients of what source j lacks: all of its weights are 0, but 0 times an infinite gradient or NaN is not.
+template <class T>
+inline void forget_absent(const Shape& shape, const uint8_t* present, int64_t j, T* row) {
+  const int64_t numbers = int64_t{shape.H} * shape.D;
+  for (int m = 0; m < shape.M && present; ++m) {
+    if (!present[j * shape.M + m]) clear(row + m * numbers, numbers);
   }
 }
 

@@ -175,7 +175,7 @@ inline V8<double> vexp(V8<double> x) {
   return y;
 }
 
-// Natural logarithm of positive normal numbers, relative error 1e-7.
+// Natural logarithm of positive normal numbers, relative error 1e-7; NaN of NaN.
 inline V8<float> vlog(V8<float> x) {
   using I8 = Lanes<float>::I8;
   // Mantissas from sqrt(1/2) to sqrt(2), so that numbers next to 1 keep their digits.
@@ -193,7 +193,8 @@ inline V8<float> vlog(V8<float> x) {
   p = p * m - 2.4999993993e-1f;
   p = p * m + 3.3333331174e-1f;
   const V8<float> m2 = m * m;
-  return n * 0.693359375f + (m + (p * m * m2 - n * 2.12194440e-4f - 0.5f * m2));
+  const V8<float> y = n * 0.693359375f + (m + (p * m * m2 - n * 2.12194440e-4f - 0.5f * m2));
+  return x == x ? y : x;
 }
 
 inline V8<double> vlog(V8<double> x) {

@@ -57,7 +57,7 @@ struct Softmax {
   static void finish(const T* max, const T* sum, T* out, int count) {
     for (int i = 0; i < count; i += 4) {
       const V4<T> s = load4(sum + i);
-      const V4<T> safe = s > 0 ? s : splat4(T(1));
+      const V4<T> safe = s == 0 ? splat4(T(1)) : s;
       store4(out + i, finite_or_zero<T>(load4(max + i)) + vlog4(safe));
     }
   }

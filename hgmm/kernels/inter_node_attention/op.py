@@ -92,6 +92,8 @@ def inter_node_attention(
     takes that one if `attn` is asked for where gradients are recorded. Accumulates in float32, or float64 for float64
     input. Under ``torch.autocast`` float arguments other than float64 are cast to its dtype first.
 
+    A NaN in an input is handed on as `cross_modal_attention` does.
+
     Every backend is deterministic for any number of threads. The reference keeps ``M H`` floats an edge for the
     backward pass and never holds a tensor of size E x M x H x D; the others keep ``(N_dst, M, H)`` numbers and nothing
     by edge, and draw the dropout anew.

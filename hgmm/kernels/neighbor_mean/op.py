@@ -82,6 +82,8 @@ def neighbor_mean(
     Differentiable in `x` and `edge_weight`; where the weights sum to 0 both gradients are 0. Weights that nearly cancel
     divide by what is left of them, rounding included; whether they cancel exactly can then depend on the backend.
 
+    A NaN in an input is handed on as `cross_modal_attention` does.
+
     Accumulates in float32, or float64 for float64 input. Under ``torch.autocast`` float arguments other than float64
     are cast to its dtype first. Every backend is deterministic for any number of threads.
 

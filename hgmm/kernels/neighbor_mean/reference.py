@@ -34,4 +34,4 @@ def _weight(inputs: NeighborInputs, edges: EdgeIndex, x: Tensor) -> Tensor:
     shape = (edges.src.numel(), x.shape[1])
     weight = x.new_ones(()) if inputs.edge_weight is None else inputs.edge_weight.to(x.dtype)
     weight = weight.expand(shape)
-    return weight if inputs.present is None else weight * inputs.present[edges.src]
+    return weight if inputs.present is None else weight.masked_fill(~inputs.present[edges.src], 0)
