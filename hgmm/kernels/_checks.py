@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from hgmm.typing import RelationCSC
 __all__ = [
     "FLOAT_DTYPES",
     "HALF_DTYPES",
+    "MAX_MODALITIES",
     "attention_refusals",
     "cast_for_autocast",
     "check_axes",
     "check_choice",
     "check_classes",
     "check_csc",
+    "check_dense",
     "check_keys",
     "check_number",
     "check_queries",
@@ -29,6 +31,8 @@ __all__ = [
 
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 HALF_DTYPES = (torch.bfloat16, torch.float16)
+MAX_MODALITIES = 8
+"""What the compiled attentions take: a node's mask of modalities is one byte; csrc/api.h has the same number."""
 _INDEX_DTYPES = (torch.int32, torch.int64)
 
 
@@ -37,6 +41,25 @@ def describe_tensor(x: Tensor | None) -> str:
     if x is None:
         return "None"
     return f"{_short(x.dtype)} {tuple(x.shape)} on {x.device}"
+
+
+def check_dense(op: str, tensors: Mapping[str, object]) -> None:
+    """Check that arguments, by name, are dense tensors or None, before anything is asked of them.
+
+    Raises
+    ------
+    ShapeError
+        Naming the argument.
+    """
+    for name, x in tensors.items():
+        if x is None:
+            continue
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"{op}, argument {name}: expected a torch.Tensor, got {type(x).__name__}; torch.as_tensor makes one"
+            )
+        if x.layout != torch.strided:
+            raise ShapeError(f"{op}, argument {name}: expected a dense tensor, got {x.layout}; pass {name}.to_dense()")
 
 
 def check_csc(op: str, csc: RelationCSC) -> None:
@@ -49,8 +72,14 @@ def check_csc(op: str, csc: RelationCSC) -> None:
     Raises
     ------
     ShapeError
-        Naming the tensor.
+        Naming the tensor, or saying that `csc` is none of these records.
     """
+    if not isinstance(csc, RelationCSC):
+        raise ShapeError(
+            f"{op}, argument csc: expected a hgmm.typing.RelationCSC, got {type(csc).__name__}; "
+            "hgmm.graph.relation_csc makes one of a graph, RelationCSC(*tensors) one of five tensors"
+        )
+    check_dense(op, {f"csc.{name}": x for name, x in zip(csc._fields, csc, strict=True)})
     for name, x in zip(csc._fields, csc, strict=True):
         if x.dim() != 1 or x.dtype not in _INDEX_DTYPES:
             raise ShapeError(
@@ -90,7 +119,15 @@ def _check_indptr(op: str, name: str, indptr: Tensor, num_edges: int) -> None:
 
 
 def check_tensor(
-    op: str, name: str, x: Tensor, *, letters: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    op: str,
+    name: str,
+    x: Tensor,
+    *,
+    letters: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    given_by: str = "k",
 ) -> None:
     """Check a tensor against the shape, dtype and device that the other arguments imply.
 
@@ -104,6 +141,8 @@ def check_tensor(
         The shape in letters, for the message: ``"(N_dst, M, H, D)"``.
     shape, dtype, device
         What is expected.
+    given_by : str, optional
+        The argument that gives the sizes together with csc, for the message.
 
     Raises
     ------
@@ -113,7 +152,7 @@ def check_tensor(
     if x.shape != shape:
         raise ShapeError(
             f"{op}, argument {name}: expected shape {letters} = {shape}, got {tuple(x.shape)}; "
-            "the sizes follow from csc and k"
+            f"the sizes follow from csc and {given_by}"
         )
     if x.dtype != dtype:
         raise ShapeError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hgmm.errors import BackendError
 from hgmm.typing import RelationCSC
@@ -23,7 +24,6 @@ __all__ = [
     "differentiate",
     "empty",
     "refuse_second_derivatives",
-    "uniform_csc",
     "zeros_if_none",
 ]
 
@@ -65,7 +65,7 @@ def differentiate(
     derivative: Callable[..., tuple[Tensor | None, ...]],
     setup_context: Callable[[Any, tuple[Any, ...], Results], None] | None = None,
 ) -> None:
-    """Give an operator a derivative.
+    """Give an operator a derivative; forward mode, which it has not, becomes an error instead of a tangent of 0.
 
     Parameters
     ----------
@@ -93,12 +93,29 @@ def differentiate(
         backward = staticmethod(derivative)
 
     def kernel(*arguments: Any) -> Results:
+        _refuse_tangents(op, arguments)
         if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
             results: Results = Derivative.apply(*arguments)  # type: ignore[no-untyped-call]  # as above
             return results
         return below_autograd(arguments)
 
     _library.impl(op, kernel, "Autograd")  # type: ignore[no-untyped-call]  # as above
+
+
+def _refuse_tangents(op: Any, arguments: tuple[Any, ...]) -> None:
+    # Asking each argument takes a tenth of a small call, and outside of forward mode there is nothing to ask.
+    if forward_ad._current_level < 0:
+        return
+    for described, x in zip(op._schema.arguments, arguments, strict=True):
+        if not isinstance(x, Tensor):
+            continue
+        parts = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if parts.tangent is not None:
+            raise BackendError(
+                f"{op.name().removeprefix('hgmm::')}, argument {described.name}: the compiled operator has no "
+                "forward-mode derivative, got a tensor with a tangent (torch.func.jvp or torch.autograd.forward_ad); "
+                "use reverse mode, or torch.autograd.functional.jvp with HGMM_BACKEND=reference"
+            )
 
 
 def refuse_second_derivatives(op: str) -> Callable[..., Any]:
@@ -111,13 +128,6 @@ def refuse_second_derivatives(op: str) -> Callable[..., Any]:
         )
 
     return backward
-
-
-def uniform_csc(csc: RelationCSC) -> RelationCSC:
-    """Return contiguous index tensors of the dtype of ``csc.indices``; nothing is copied that is so already."""
-    dtype = csc.indices.dtype
-    # A call of `to` that has nothing to do takes as long as all the rest here.
-    return RelationCSC(*((x if x.dtype == dtype else x.to(dtype)).contiguous() for x in csc))
 
 
 def contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:

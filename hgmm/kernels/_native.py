@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hgmm import settings
 from hgmm.errors import BackendError
+from hgmm.kernels._checks import MAX_MODALITIES
 from hgmm.typing import RelationCSC
 
 __all__ = [
@@ -33,11 +34,12 @@ __all__ = [
     "storage",
     "stored",
     "structure",
+    "uniform_index",
     "wide_index",
 ]
 
 # Raised together with kAbiVersion of csrc/api.h.
-ABI_VERSION = 1
+ABI_VERSION = 2
 _STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 _FOLDER = Path(__file__).parent
 _REINSTALL = "reinstall hgmm where a C++ compiler is found"
@@ -140,6 +142,16 @@ def structure(
     return type("Args", (ctypes.Structure,), {"_fields_": fields})
 
 
+def uniform_index(csc: RelationCSC) -> RelationCSC:
+    """Return the index tensors in one dtype, as the library needs them: int64 if any is, so that no number is cut.
+
+    Nothing is copied that has the dtype already.
+    """
+    if len({x.dtype for x in csc}) == 1:
+        return csc
+    return RelationCSC(*(x.to(torch.int64) for x in csc))
+
+
 def wide_index(csc: RelationCSC) -> bool:
     """Return whether the index tensors are int64."""
     return csc.indices.dtype == torch.int64
@@ -184,6 +196,11 @@ def _open(name: str) -> ctypes.CDLL:
         raise BackendError(
             f"compiled kernels are missing: {path.name} has interface {version}, this package needs {ABI_VERSION}; "
             f"{_REINSTALL}"
+        )
+    if loaded.hgmm_max_modalities() != MAX_MODALITIES:
+        raise BackendError(
+            f"compiled kernels are missing: {path.name} takes {loaded.hgmm_max_modalities()} modalities, this package "
+            f"needs {MAX_MODALITIES}; {_REINSTALL}"
         )
     return loaded
 

@@ -56,8 +56,8 @@ class EdgeIndex(NamedTuple):
 
     @classmethod
     def from_csc(cls, csc: RelationCSC) -> EdgeIndex:
-        """Expand the row pointers of `csc`; nothing else is copied if its tensors share a dtype."""
-        dtype = csc.indices.dtype
+        """Expand the row pointers of `csc`; nothing else is copied unless dtypes are mixed, which makes all int64."""
+        dtype = torch.int64 if any(x.dtype == torch.int64 for x in csc) else torch.int32
         indptr, src, indptr_t, dst_t, order_t = (x.to(dtype) for x in csc)
         rows = torch.arange(csc.num_dst, dtype=dtype, device=src.device)
         dst = rows.repeat_interleave(indptr.diff(), output_size=csc.num_edges)

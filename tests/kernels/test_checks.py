@@ -11,6 +11,7 @@ from hgmm.kernels._checks import (
     check_choice,
     check_classes,
     check_csc,
+    check_dense,
     check_keys,
     check_number,
     check_queries,
@@ -53,6 +54,21 @@ def test_bad_relation(field: str, value: Tensor, message: str) -> None:
         check_csc("op", CSC._replace(**{field: value}))
 
 
+def test_a_relation_that_is_none() -> None:
+    with pytest.raises(ShapeError, match=r"op, argument csc: expected a .*RelationCSC, got tuple; .*\*tensors"):
+        check_csc("op", tuple(CSC))  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"op, argument csc.indptr_t: expected a torch.Tensor, got ndarray; "):
+        check_csc("op", CSC._replace(indptr_t=CSC.indptr_t.numpy()))  # type: ignore[arg-type]
+
+
+def test_what_is_no_dense_tensor() -> None:
+    check_dense("op", {"x": KEYS, "present": None})
+    with pytest.raises(ShapeError, match=r"op, argument x: expected a torch.Tensor, got ndarray; torch.as_tensor"):
+        check_dense("op", {"x": KEYS.numpy()})
+    with pytest.raises(ShapeError, match=r"op, argument x: expected a dense .* got torch.sparse_coo; .*to_dense\(\)"):
+        check_dense("op", {"x": KEYS.to_sparse()})
+
+
 def test_row_pointers_on_another_device_are_not_read() -> None:
     check_csc("op", CSC._replace(**{name: x.to("meta") for name, x in CSC._asdict().items()}))
 
@@ -84,6 +100,13 @@ def test_bad_tensor(x: Tensor, message: str) -> None:
     with pytest.raises(ShapeError, match="op, argument v: .*" + message):
         check_tensor(
             "op", "v", x, letters="(N, M, H, D)", shape=(6, 2, 1, 3), dtype=torch.float32, device=torch.device("cpu")
+        )
+
+
+def test_the_message_names_the_argument_that_gives_the_sizes() -> None:
+    with pytest.raises(ShapeError, match=r"got \(6, 2, 1, 3\); the sizes follow from csc and x"):
+        check_tensor(
+            "op", "present", KEYS, letters="(N, M)", shape=(6, 2), dtype=torch.bool, device=KEYS.device, given_by="x"
         )
 
 

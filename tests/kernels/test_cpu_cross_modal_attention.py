@@ -204,6 +204,22 @@ def test_attention_has_the_nan_of_the_reference(combine: str, present: str, isa:
         assert torch.equal(actual, expected)
 
 
+@pytest.mark.parametrize("size", [1e3, 2e4, 1e6])
+def test_large_weights_of_sharp_lose_in_the_backward_pass_what_the_documentation_says(size: float, isa: str) -> None:
+    # Both modalities' logits are `size` apart, the same on all edges, so w is -size - log 3 and beta 1/3.
+    k = torch.tensor([size / 2, -size / 2]).view(1, 2, 1, 1).expand(3, -1, -1, -1)
+    q, v = torch.ones(1, 2, 1, 1), torch.ones(3, 2, 1, 1, requires_grad=True)
+    csc = relation(Case((0, 1, 2), (0, 0, 0), 3, 1))
+    with backend("cpu"):
+        out = cross_modal_attention(csc, k, q, q, v, combine="sharp").out
+    (grad,) = torch.autograd.grad(out.sum(), v)
+    error = float((3 * grad - 1).abs().max())
+    # The forward pass subtracts the maximum and loses nothing; 1e-6 are roundings that do not grow.
+    assert torch.allclose(out, torch.ones(()), rtol=1e-6)
+    assert error <= math.expm1(size * 2**-24) + 1e-6
+    assert (error > 1e-4) == (size > 1e3)
+
+
 def large() -> tuple[RelationCSC, list[Tensor], dict[str, Any]]:
     case = random_case(300, 200, 6000)
     case = case._replace(dst=tuple(0 if e < 2500 else d for e, d in enumerate(case.dst)))

@@ -113,12 +113,13 @@ def test_gradcheck_with_dropout(present: str) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
-        ({"dropout": 1.0, "seed": SEED}, ConfigError, "argument dropout: .* below 1, got 1.0"),
+        ({"dropout": 1.0, "seed": SEED}, ConfigError, "argument dropout: .* below 1, got 1.0; 0 switches it off"),
         ({"dropout": -0.1, "seed": SEED}, ConfigError, "argument dropout: .* got -0.1"),
         ({"dropout": float("nan")}, ConfigError, "argument dropout: .* got nan"),
         ({"dropout": 0.5}, ConfigError, "argument seed: dropout=0.5 needs a seed, got None"),
         ({"seed": SEED.view(1)}, ShapeError, r"argument seed: expected .* int64 \(\) on cpu, got int64 \(1,\) on cpu"),
         ({"seed": SEED.int()}, ShapeError, r"argument seed: .* got int32 \(\) on cpu"),
+        ({"seed": 5}, ShapeError, r"argument seed: expected a tensor int64 \(\) on cpu, got 5; torch.randint"),
         ({"seed": SEED.to("meta")}, ShapeError, r"argument seed: .* got int64 \(\) on meta"),
     ],
 )

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hgmm.errors import BackendError
 from hgmm.kernels import OPERATORS, cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum
 from tests.kernels import fake_backend
 from tests.kernels.cases import CASES, Case, generator, gradients, node_tensors, presence, relation
+from tests.kernels.problems import ROWS, UNIFORM
 from tests.tolerances import close
 
 ATTENTIONS = ("cross_modal_attention", "inter_node_attention")
@@ -149,6 +151,78 @@ def test_mixed_index_dtypes_are_made_one(name: str) -> None:
     else:
         one, other = (cross_modal_attention(csc, *leaves, combine="sum").out for csc in (case, mixed))
     assert torch.equal(one, other)
+
+
+def dual(run: Any, x: Tensor) -> None:
+    with forward_ad.dual_level():
+        run(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+@pytest.mark.parametrize(
+    "way", [dual, lambda run, x: torch.func.jvp(run, (x,), (torch.ones_like(x),))], ids=["dual", "jvp"]
+)
+@pytest.mark.parametrize("recorded", [True, False], ids=["grad", "no-grad"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_tangents_are_refused_instead_of_lost(name: str, recorded: bool, way: Any) -> None:
+    call = op(name)
+    first, *rest = (x.detach().requires_grad_(recorded) for x in call.leaves)
+    message = f"{name}, argument {'x' if name == 'neighbor_mean' else 'k'}: .* got a tensor with a tangent .*=reference"
+    with pytest.raises(BackendError, match=message):
+        way(lambda x: call.run(x, *rest)[0], first.detach())
+    assert fake_backend.calls == []
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_the_refusal_of_tangents_advises_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "reference")
+    call = op(name)
+    k, *rest = (x.detach() for x in call.leaves)
+    direction = torch.randn(k.shape, generator=generator(6), dtype=k.dtype)
+    _, product = torch.autograd.functional.jvp(lambda x: call.run(x, *rest)[0], k, direction)
+    step = 1e-6 * direction
+    difference = (call.run(k + step, *rest)[0] - call.run(k - step, *rest)[0]) / 2e-6
+    torch.testing.assert_close(product, difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_incoming_gradient_has_no_tangent(name: str) -> None:
+    call = op(name)
+    out = call.run(*call.leaves)[0]
+    with forward_ad.dual_level(), pytest.raises(BackendError, match=f"{name}_backward, argument grad_out: .* tangent"):
+        torch.autograd.grad(out, call.leaves, forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out)))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_runs_of_the_function_transforms(name: str) -> None:
+    call = op(name)
+    first, *rest = (x.detach() for x in call.leaves)
+
+    def run(x: Tensor) -> Tensor:
+        out: Tensor = call.run(x, *rest)[0]
+        return out
+
+    actual = torch.func.vmap(run)(torch.stack([first, 2 * first]))
+    assert torch.equal(actual, torch.stack([run(first), run(2 * first)]))
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        torch.func.grad(lambda x: run(x).sum())(first)
+
+
+@pytest.mark.parametrize("uniform", UNIFORM)
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("combine", ROWS)
+def test_what_is_not_read_gets_no_gradient(
+    combine: str, align: bool, uniform: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = op("cross_modal_attention", combine=combine, align=align, uniform_nodes=uniform[0],
+              uniform_modalities=uniform[1])  # fmt: skip
+    for used in ((0,), (1,), (0, 1)):
+        found = []
+        for results in (call.run(*call.leaves), with_reference(call, monkeypatch)):
+            chosen = [results[i] for i in used if results[i].requires_grad]
+            grads = torch.autograd.grad([x.sum() for x in chosen], call.leaves, allow_unused=True) if chosen else ()
+            found.append((len(chosen), [x is None for x in grads]))
+        assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -92,8 +92,25 @@ def test_a_file_that_is_no_library(no_library: Path) -> None:
 def test_a_library_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     _native._open.cache_clear()
     monkeypatch.setattr(_native, "ABI_VERSION", 99)
-    with pytest.raises(BackendError, match="has interface 1, this package needs 99"):
+    with pytest.raises(BackendError, match="has interface 2, this package needs 99"):
         _native.library()
+
+
+@needs_library
+def test_a_library_for_another_number_of_modalities(monkeypatch: pytest.MonkeyPatch) -> None:
+    _native._open.cache_clear()
+    monkeypatch.setattr(_native, "MAX_MODALITIES", 7)
+    with pytest.raises(BackendError, match="takes 8 modalities, this package needs 7"):
+        _native.library()
+
+
+def test_index_tensors_are_made_one_without_cutting_numbers() -> None:
+    narrow = RelationCSC(*[torch.tensor([0, 5], dtype=torch.int32)] * 5)
+    assert _native.uniform_index(narrow) is narrow
+    mixed = narrow._replace(indptr_t=torch.tensor([0, 2**31 + 5]))
+    made = _native.uniform_index(mixed)
+    assert {x.dtype for x in made} == {torch.int64}
+    assert made.indptr_t.tolist() == [0, 2**31 + 5]
 
 
 @needs_library

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -143,7 +144,10 @@ def test_inputs_describe_themselves() -> None:
         ("x", torch.zeros(6, 0, 5), r"at least 1, got \(6, 0, 5\)"),
         ("x", torch.zeros(6, 3, 5, dtype=torch.int64), r"float16 .* got int64 \(6, 3, 5\)"),
         ("x", torch.zeros(6, 3, 5, device="meta"), "device of csc, cpu, got .* on meta"),
-        ("present", torch.ones(6, 2, dtype=torch.bool), r"\(N_src, M\) = \(6, 3\), got \(6, 2\)"),
+        ("present", torch.ones(6, 2, dtype=torch.bool), r"\(N_src, M\) = \(6, 3\), got \(6, 2\); .* csc and x"),
+        ("x", np.zeros((6, 3, 5), np.float32), "torch.Tensor, got ndarray"),
+        ("x", torch.zeros(6, 3, 5).to_sparse(), "dense tensor, got torch.sparse_coo"),
+        ("csc", tuple(relation(PLAIN)), "RelationCSC, got tuple"),
         ("edge_weight", torch.zeros(9), r"\(E,\) = \(10,\), got \(9,\)"),
         ("edge_weight", torch.zeros(10, 2), r"\(E, M\) = \(10, 3\), got \(10, 2\)"),
         ("edge_weight", torch.zeros(10, dtype=torch.float64), "dtype float32, got float64"),

@@ -36,6 +36,13 @@ def test_edge_index_holds_the_ends_of_each_edge(dtype: torch.dtype) -> None:
     assert {x.dtype for x in edges} == {dtype}
 
 
+def test_mixed_index_dtypes_become_the_wider_one() -> None:
+    csc = relation(CASES["plain"], torch.int32)
+    for name in csc._fields:
+        edges = EdgeIndex.from_csc(csc._replace(**{name: getattr(csc, name).long()}))
+        assert {x.dtype for x in edges} == {torch.int64}
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_keep_equals_a_relation_without_the_dropped_edges(name: str, dtype: torch.dtype) -> None:

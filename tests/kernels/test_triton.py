@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hgmm.kernels import OPERATORS, _triton
+from hgmm.kernels import OPERATORS, _triton, neighbor_mean
+from hgmm.settings import using_backend
 from tests.kernels.cases import Case, generator
 from tests.kernels.on_triton import DEVICE, relation_there
 
@@ -124,6 +125,25 @@ def test_shares_are_kept_while_the_row_pointers_live_and_stay_as_they_are(monkey
     del indptr
     spread.clear()
     assert len(_triton_rows._rows) == kept
+
+
+def test_mixed_index_dtypes_run_as_they_are_so_that_rows_are_spread_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hgmm.kernels import _triton_rows
+
+    spread = []
+    original = _triton_rows._spread
+    monkeypatch.setattr(_triton_rows, "_spread", lambda *x: spread.append(x) or original(*x))
+    csc = relation_there(Case((0, 1, 2), (0, 1, 1), 3, 2))
+    mixed = csc._replace(indptr=csc.indptr.int(), indices_t=csc.indices_t.int())
+    x = torch.randn(3, 1, 2, generator=generator(1)).to(DEVICE).requires_grad_()
+    with using_backend("triton"):
+        expected = neighbor_mean(csc, x)
+        spread.clear()
+        found = [neighbor_mean(mixed, x) for _ in range(2)]
+    assert len(spread) == 1
+    assert all(torch.equal(y, expected) for y in found)
+    (grad,), (other,) = (torch.autograd.grad(y.sum(), x) for y in (found[0], expected))
+    assert torch.equal(grad, other)
 
 
 def test_index_tensors_made_in_inference_mode_are_spread_anew() -> None:

@@ -16,7 +16,6 @@ from hgmm.kernels._library import (
     differentiate,
     empty,
     refuse_second_derivatives,
-    uniform_csc,
     zeros_if_none,
 )
 from hgmm.kernels.cross_modal_attention.inputs import CrossModalInputs, CrossModalResult, Options
@@ -38,8 +37,13 @@ def run(inputs: CrossModalInputs, backend: str) -> CrossModalResult:
     if weight is not None:
         weight = weight.to(torch.promote_types(inputs.q_node.dtype, torch.float32))
     out, lambda_sum, attn, _ = _forward(
-        *uniform_csc(inputs.csc),
-        *contiguous(inputs.k, inputs.q_node, inputs.q_modal, inputs.v, inputs.present, weight),
+        *inputs.csc,
+        inputs.k,
+        inputs.q_node,
+        inputs.q_modal,
+        inputs.v,
+        inputs.present,
+        weight,
         inputs.combine,
         inputs.align,
         inputs.gamma,
@@ -56,7 +60,7 @@ def run(inputs: CrossModalInputs, backend: str) -> CrossModalResult:
 def _run_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     csc, tensors, options, (return_attention, backend) = _split(arguments)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = implementation(_OP, backend).forward(
-        csc, *contiguous(*tensors), options, return_attention
+        RelationCSC(*contiguous(*csc)), *contiguous(*tensors), options, return_attention
     )
     return result
 
@@ -76,7 +80,7 @@ def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _run_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     csc, tensors, options, (*saved, need_dst, need_src, backend) = _split(arguments)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = implementation(_OP, backend).backward(
-        csc, *contiguous(*tensors), options, *contiguous(*saved), need_dst, need_src
+        RelationCSC(*contiguous(*csc)), *contiguous(*tensors), options, *contiguous(*saved), need_dst, need_src
     )
     return result
 
@@ -101,18 +105,34 @@ def _split(arguments: tuple[Any, ...]) -> tuple[RelationCSC, tuple[Any, ...], Op
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     csc, tensors, ctx.options, (_, ctx.backend) = _split(inputs)
-    out, _, _, stats = output
+    out, lambda_sum, _, stats = output
+    if ctx.options.uniform_modalities:
+        ctx.mark_non_differentiable(lambda_sum)
     ctx.save_for_backward(*csc, *tensors, out, stats)
+
+
+def _read(options: Options, *, through_out: bool, through_sums: bool) -> tuple[bool, bool, bool, bool]:
+    """Say which of k, q_node, q_modal and v the results depend on, those whose gradient came in.
+
+    The others get no gradient, None and not zeros, as on the reference, so that an optimiser with momentum or weight
+    decay leaves alone what a variant does not use, on every backend.
+    """
+    aligned = options.align and options.combine != "b1"
+    node = through_out and (aligned or not options.uniform_nodes)
+    modal = (through_out or through_sums) and not options.uniform_modalities
+    return node or modal, node, modal, through_out
 
 
 def _derivative(
     ctx: Any, grad_out: Tensor | None, grad_lambda_sum: Tensor | None, *_: Any
 ) -> tuple[Tensor | None, ...]:
     *tensors, out, stats = ctx.saved_tensors
-    needs = ctx.needs_input_grad[NUM_CSC : NUM_CSC + 4]
-    need_k, need_node, need_modal, need_v = needs
     # Without weights the second result is empty, and its gradient means nothing.
     has_sums = tensors[-1] is not None and grad_lambda_sum is not None
+    read = _read(ctx.options, through_out=grad_out is not None, through_sums=has_sums)
+    needed = ctx.needs_input_grad[NUM_CSC : NUM_CSC + 4]
+    needs = tuple(need and is_read for need, is_read in zip(needed, read, strict=True))
+    need_k, need_node, need_modal, need_v = needs
     grads = _backward(
         *tensors,
         *ctx.options,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hgmm.kernels._checks import attention_refusals, describe_tensor
+from hgmm.kernels._checks import MAX_MODALITIES, attention_refusals, describe_tensor
 from hgmm.typing import RelationCSC
 
 __all__ = ["COMBINES", "COMPILED_COMBINES", "CrossModalInputs", "CrossModalResult", "Options", "compiled_refusals"]
@@ -14,7 +14,6 @@ __all__ = ["COMBINES", "COMPILED_COMBINES", "CrossModalInputs", "CrossModalResul
 COMBINES = ("product", "sum", "b1", "poster", "sharp", "cross", "inf")
 # Numbers as in csrc/cross_modal_math.h and in triton_math.
 COMPILED_COMBINES = {"product": 0, "sum": 1, "b1": 2, "poster": 3, "sharp": 4}
-MAX_MODALITIES = 8
 
 
 class CrossModalResult(NamedTuple):

@@ -12,6 +12,7 @@ from hgmm.kernels._checks import (
     cast_for_autocast,
     check_choice,
     check_csc,
+    check_dense,
     check_keys,
     check_queries,
     check_tensor,
@@ -139,6 +140,13 @@ def cross_modal_attention(
     apart, or at +-1e4, give finite results and gradients, and an in-neighbour that alone has m gets the whole of
     ``out_m`` however small its beta.
 
+    In float32 the compiled backward passes know a row's weights to within a factor ``exp(|w| 2^-24)``: 1e-3 where
+    logits or ``gamma u`` of ``sharp`` reach 2e4. Scale such queries down, or take float64 or the reference.
+
+    Reverse mode only. A tensor with a tangent is an error, on the compiled backends a `BackendError`;
+    ``torch.autograd.functional.jvp`` on the reference gives products with the Jacobian. Of ``torch.func`` only ``vmap``
+    runs, one sample after the other, on the compiled backends; the other transforms raise.
+
     A NaN or an infinity in an input is never hidden: what is NaN on the reference is NaN on every backend, except that
     the compiled ones give 0 as the gradient of what a source lacks, whatever its neighbours are.
 
@@ -171,6 +179,8 @@ def cross_modal_attention(
     tensor([3.2000, 8.0000])
     """
     check_choice(_OP, "combine", combine, COMBINES)
+    check_dense(_OP, {"k": k, "q_node": q_node, "q_modal": q_modal, "v": v})
+    check_dense(_OP, {"present": present, "lambda_weight": lambda_weight})
     k, q_node, q_modal, v, lambda_weight = cast_for_autocast(  # type: ignore[assignment]  # None stays None only
         k, q_node, q_modal, v, lambda_weight
     )

@@ -621,7 +621,7 @@ int run_storage(const Args& a, bool backward) {
 }
 
 int run(const Args& a, bool backward) {
-  if (a.M < 1 || a.M > 8 || a.combine < kProduct || a.combine > kSharp) return kUnknownOption;
+  if (a.M < 1 || a.M > kMaxModalities || a.combine < kProduct || a.combine > kSharp) return kUnknownOption;
   try {
     switch (a.storage) {
       case kFloat32: return run_storage<float>(a, backward);

@@ -3,6 +3,8 @@
 
 HGMM_API int hgmm_abi_version() { return hgmm::kAbiVersion; }
 
+HGMM_API int hgmm_max_modalities() { return hgmm::kMaxModalities; }
+
 HGMM_API int hgmm_has_openmp() {
 #ifdef _OPENMP
   return 1;

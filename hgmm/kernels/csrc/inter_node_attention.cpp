@@ -422,7 +422,7 @@ int run_storage(const Args& a, bool backward) {
 }
 
 int run(const Args& a, bool backward) {
-  if (a.M < 1 || a.M > 8) return kUnknownOption;
+  if (a.M < 1 || a.M > kMaxModalities) return kUnknownOption;
   try {
     switch (a.storage) {
       case kFloat32: return run_storage<float>(a, backward);

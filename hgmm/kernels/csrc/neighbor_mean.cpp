@@ -158,28 +158,42 @@ class Neighbors {
 
   // dL/dw = p (<G, x> - <G, out>) / total for the mean, p <G, x> for the sum; each edge has one writer.
   bool weight_gradients() {
-    return for_rows<Workspace<T>>(in, a.num_dst, a.threads, plan, [&](int64_t first, int64_t last, Workspace<T>& own) {
-      for (int64_t i = first; i < last; ++i) {
-        const T* grad = grad_out() + i * s.F;
-        clear(own.total, s.M);
-        if (a.mean) by_modality(static_cast<const T*>(a.out) + i * s.F, grad, own.dot, own.total);
-        for (int64_t e = in[i]; e < in[i + 1]; ++e) {
-          if (e + kEdgesAhead < in[a.num_dst]) prefetch_row(x() + src[e + kEdgesAhead] * s.F, s.F);
-          const uint8_t* has = a.present ? a.present + src[e] * s.M : nullptr;
-          by_modality(x() + src[e] * s.F, grad, own.dot, own.weight);
-          T* out = static_cast<T*>(a.grad_weight) + e * a.weight_columns;
-          if (a.weight_columns == 1) out[0] = 0;
-          for (int m = 0; m < s.M; ++m) {
-            const T d = has && !has[m] ? T(0) : (own.weight[m] - own.total[m]) * share(i, m);
-            if (a.weight_columns == 1) {
-              out[0] += d;
-            } else {
-              out[m] = d;
-            }
+    const bool ok = for_rows<Workspace<T>>(
+        in, a.num_dst, a.threads, plan, [&](int64_t first, int64_t last, Workspace<T>& own) {
+          for (int64_t i = first; i < last; ++i) {
+            if (in[i + 1] - in[i] <= kLongRow) weight_gradients_of(i, in[i], in[i + 1], own);
           }
+        });
+    if (!ok) return false;
+    for (int64_t i : long_rows(in, a.num_dst, kLongRow)) {
+      const Segments segments(in[i], in[i + 1], kLongRow);
+      const bool done = for_segments<Workspace<T>>(segments, a.threads, plan, [&](int64_t p, Workspace<T>& own) {
+        weight_gradients_of(i, segments.first(p), segments.last(p), own);
+      });
+      if (!done) return false;
+    }
+    return true;
+  }
+
+  void weight_gradients_of(int64_t i, int64_t begin, int64_t end, Workspace<T>& own) const {
+    const T* grad = grad_out() + i * s.F;
+    clear(own.total, s.M);
+    if (a.mean) by_modality(static_cast<const T*>(a.out) + i * s.F, grad, own.dot, own.total);
+    for (int64_t e = begin; e < end; ++e) {
+      if (e + kEdgesAhead < in[a.num_dst]) prefetch_row(x() + src[e + kEdgesAhead] * s.F, s.F);
+      const uint8_t* has = a.present ? a.present + src[e] * s.M : nullptr;
+      by_modality(x() + src[e] * s.F, grad, own.dot, own.weight);
+      T* out = static_cast<T*>(a.grad_weight) + e * a.weight_columns;
+      if (a.weight_columns == 1) out[0] = 0;
+      for (int m = 0; m < s.M; ++m) {
+        const T d = has && !has[m] ? T(0) : (own.weight[m] - own.total[m]) * share(i, m);
+        if (a.weight_columns == 1) {
+          out[0] += d;
+        } else {
+          out[m] = d;
         }
       }
-    });
+    }
   }
 
   template <class Row>

@@ -16,7 +16,6 @@ from hgmm.kernels._library import (
     differentiate,
     empty,
     refuse_second_derivatives,
-    uniform_csc,
     zeros_if_none,
 )
 from hgmm.kernels.inter_node_attention.inputs import InterNodeInputs, InterNodeResult
@@ -31,8 +30,12 @@ _ARGUMENTS = "Tensor? present, Tensor? edge_bias, float dropout, Tensor? seed"
 def run(inputs: InterNodeInputs, backend: str) -> InterNodeResult:
     """Run the operator on a compiled backend."""
     out, attn, _ = _forward(
-        *uniform_csc(inputs.csc),
-        *contiguous(inputs.k, inputs.q, inputs.v, inputs.present, inputs.edge_bias),
+        *inputs.csc,
+        inputs.k,
+        inputs.q,
+        inputs.v,
+        inputs.present,
+        inputs.edge_bias,
         inputs.dropout,
         inputs.seed,
         inputs.return_attention,
@@ -45,7 +48,7 @@ def _run_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     csc, (k, q, v, present, edge_bias, dropout, seed, return_attention, backend) = _split(arguments)
     tensors = contiguous(k, q, v, present, edge_bias)
     result: tuple[Tensor, Tensor, Tensor] = implementation(_OP, backend).forward(
-        csc, *tensors, dropout, _as_int(seed), return_attention
+        RelationCSC(*contiguous(*csc)), *tensors, dropout, _as_int(seed), return_attention
     )
     return result
 
@@ -62,7 +65,7 @@ def _run_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     csc, (k, q, v, present, edge_bias, dropout, seed, out, lse, grad_out, *needs, backend) = _split(arguments)
     k, q, v, present, edge_bias, out, lse, grad_out = contiguous(k, q, v, present, edge_bias, out, lse, grad_out)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = implementation(_OP, backend).backward(
-        csc, k, q, v, present, edge_bias, dropout, _as_int(seed), out, lse, grad_out, *needs
+        RelationCSC(*contiguous(*csc)), k, q, v, present, edge_bias, dropout, _as_int(seed), out, lse, grad_out, *needs
     )
     return result
 

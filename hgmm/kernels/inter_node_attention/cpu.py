@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import _native
-from hgmm.kernels._checks import attention_refusals
+from hgmm.kernels._checks import MAX_MODALITIES, attention_refusals
 from hgmm.kernels.inter_node_attention.inputs import InterNodeInputs
 from hgmm.typing import RelationCSC
 
 __all__ = ["backward", "forward", "unsupported_reasons"]
-
-_MAX_MODALITIES = 8
 
 # Mirrors ``struct Args`` of the source.
 _Args = _native.structure(
@@ -37,8 +35,8 @@ _Args = _native.structure(
 def unsupported_reasons(inputs: InterNodeInputs) -> list[str]:
     """Say what of these inputs the compiled kernels cannot do."""
     reasons = _native.device_reasons(inputs.k)
-    if inputs.k.shape[1] > _MAX_MODALITIES:
-        reasons.append(f"at most {_MAX_MODALITIES} modalities, got {inputs.k.shape[1]}")
+    if inputs.k.shape[1] > MAX_MODALITIES:
+        reasons.append(f"at most {MAX_MODALITIES} modalities, got {inputs.k.shape[1]}")
     return reasons + attention_refusals(inputs.return_attention, inputs.k, inputs.q, inputs.v, inputs.edge_bias)
 
 
@@ -99,6 +97,7 @@ def forward(
         ``(N_dst, M, H, D)`` in the queries' dtype; ``(E, M, H)`` after dropout, empty if not asked for; and
         ``(N_dst, M, H)`` logarithms of the softmaxes' sums.
     """
+    csc = _native.uniform_index(csc)
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q)
     query, bias = q.to(acc), None if edge_bias is None else edge_bias.to(acc)
@@ -135,6 +134,7 @@ def backward(
     grad_k, grad_q, grad_v, grad_bias : Tensor
         Shapes and dtypes of the inputs; empty for what is not needed.
     """
+    csc = _native.uniform_index(csc)
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q)
     query, out, grad_out = (x.to(acc) for x in (q, out, grad_out))

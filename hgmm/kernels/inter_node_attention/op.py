@@ -9,6 +9,7 @@ from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels._checks import (
     cast_for_autocast,
     check_csc,
+    check_dense,
     check_keys,
     check_queries,
     check_tensor,
@@ -92,7 +93,7 @@ def inter_node_attention(
     takes that one if `attn` is asked for where gradients are recorded. Accumulates in float32, or float64 for float64
     input. Under ``torch.autocast`` float arguments other than float64 are cast to its dtype first.
 
-    A NaN in an input is handed on as `cross_modal_attention` does.
+    NaN in an input, forward-mode derivatives and ``torch.func`` are treated as by `cross_modal_attention`.
 
     Every backend is deterministic for any number of threads. The reference keeps ``M H`` floats an edge for the
     backward pass and never holds a tensor of size E x M x H x D; the others keep ``(N_dst, M, H)`` numbers and nothing
@@ -113,6 +114,7 @@ def inter_node_attention(
     >>> inter_node_attention(csc, k, k[:1], v).out.view(-1)
     tensor([3.])
     """
+    check_dense(_OP, {"k": k, "q": q, "v": v, "present": present, "edge_bias": edge_bias})
     k, q, v, edge_bias = cast_for_autocast(k, q, v, edge_bias)  # type: ignore[assignment]  # None stays None only
     check_csc(_OP, csc)
     check_keys(_OP, k, csc)
@@ -142,14 +144,20 @@ def inter_node_attention(
 
 def _check_dropout(dropout: float, seed: Tensor | None) -> None:
     if not 0 <= dropout < 1:
-        raise ConfigError(f"{_OP}, argument dropout: expected a probability from 0 to below 1, got {dropout}")
+        raise ConfigError(
+            f"{_OP}, argument dropout: expected a probability from 0 to below 1, got {dropout}; 0 switches it off"
+        )
     if dropout > 0 and seed is None:
         raise ConfigError(
             f"{_OP}, argument seed: dropout={dropout} needs a seed, got None; draw one, for example with "
             "torch.randint(2**63 - 1, (), generator=generator)"
         )
-    if seed is not None and (seed.dim(), seed.dtype, seed.device.type) != (0, torch.int64, "cpu"):
+    if seed is None:
+        return
+    is_tensor = isinstance(seed, Tensor)
+    if not is_tensor or (seed.dim(), seed.dtype, seed.device.type) != (0, torch.int64, "cpu"):
         raise ShapeError(
-            f"{_OP}, argument seed: expected a tensor int64 () on cpu, got {describe_tensor(seed)}; "
+            f"{_OP}, argument seed: expected a tensor int64 () on cpu, got "
+            f"{describe_tensor(seed) if is_tensor else repr(seed)}; "
             "torch.randint(2**63 - 1, ()) gives one"
         )

@@ -16,7 +16,6 @@ from hgmm.kernels._library import (
     differentiate,
     empty,
     refuse_second_derivatives,
-    uniform_csc,
 )
 from hgmm.kernels.neighbor_mean.inputs import NeighborInputs
 from hgmm.typing import RelationCSC
@@ -29,15 +28,14 @@ _ARGUMENTS = f"{CSC_SCHEMA}, Tensor x, Tensor? present, Tensor? edge_weight, boo
 
 def run(inputs: NeighborInputs, backend: str) -> Tensor:
     """Run the operator on a compiled backend."""
-    tensors = contiguous(inputs.x, inputs.present, inputs.edge_weight)
-    out: Tensor = _forward(*uniform_csc(inputs.csc), *tensors, inputs.mean, backend)[0]
+    out: Tensor = _forward(*inputs.csc, inputs.x, inputs.present, inputs.edge_weight, inputs.mean, backend)[0]
     return out
 
 
 def _run_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     csc, (x, present, edge_weight, mean, backend) = _split(arguments)
     tensors = contiguous(x, present, edge_weight)
-    result: tuple[Tensor, Tensor] = implementation(_OP, backend).forward(csc, *tensors, mean)
+    result: tuple[Tensor, Tensor] = implementation(_OP, backend).forward(RelationCSC(*contiguous(*csc)), *tensors, mean)
     return result
 
 
@@ -52,7 +50,7 @@ def _run_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     csc, (x, present, edge_weight, mean, out, total, grad_out, need_x, need_weight, backend) = _split(arguments)
     x, present, edge_weight, out, total, grad_out = contiguous(x, present, edge_weight, out, total, grad_out)
     result: tuple[Tensor, Tensor] = implementation(_OP, backend).backward(
-        csc, x, present, edge_weight, mean, out, total, grad_out, need_x, need_weight
+        RelationCSC(*contiguous(*csc)), x, present, edge_weight, mean, out, total, grad_out, need_x, need_weight
     )
     return result
 

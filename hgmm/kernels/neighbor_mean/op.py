@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import ShapeError
-from hgmm.kernels._checks import FLOAT_DTYPES, cast_for_autocast, check_csc, check_tensor, describe_tensor
+from hgmm.kernels._checks import FLOAT_DTYPES, cast_for_autocast, check_csc, check_dense, check_tensor, describe_tensor
 from hgmm.kernels._dispatch import Backend, compiled_backends, select
 from hgmm.kernels.neighbor_mean import autograd, reference
 from hgmm.kernels.neighbor_mean.inputs import NeighborInputs
@@ -82,7 +82,7 @@ def neighbor_mean(
     Differentiable in `x` and `edge_weight`; where the weights sum to 0 both gradients are 0. Weights that nearly cancel
     divide by what is left of them, rounding included; whether they cancel exactly can then depend on the backend.
 
-    A NaN in an input is handed on as `cross_modal_attention` does.
+    NaN in an input, forward-mode derivatives and ``torch.func`` are treated as by `cross_modal_attention`.
 
     Accumulates in float32, or float64 for float64 input. Under ``torch.autocast`` float arguments other than float64
     are cast to its dtype first. Every backend is deterministic for any number of threads.
@@ -111,18 +111,29 @@ def neighbor_mean(
 def _run(
     op: str, csc: RelationCSC, x: Tensor, present: Tensor | None, edge_weight: Tensor | None, *, mean: bool
 ) -> Tensor:
+    check_dense(op, {"x": x, "present": present, "edge_weight": edge_weight})
     x, edge_weight = cast_for_autocast(x, edge_weight)  # type: ignore[assignment]  # None stays None only
     check_csc(op, csc)
     _check_features(op, x, csc)
     num_src, M, _ = x.shape
     if present is not None:
-        flags = (num_src, M)
-        check_tensor(op, "present", present, letters="(N_src, M)", shape=flags, dtype=torch.bool, device=x.device)
+        check_tensor(
+            op,
+            "present",
+            present,
+            letters="(N_src, M)",
+            shape=(num_src, M),
+            dtype=torch.bool,
+            device=x.device,
+            given_by="x",
+        )
     if edge_weight is not None:
         by_modality = edge_weight.dim() > 1
         letters = "(E, M)" if by_modality else "(E,)"
         shape = (csc.num_edges, *[M] * by_modality)
-        check_tensor(op, "edge_weight", edge_weight, letters=letters, shape=shape, dtype=x.dtype, device=x.device)
+        check_tensor(
+            op, "edge_weight", edge_weight, letters=letters, shape=shape, dtype=x.dtype, device=x.device, given_by="x"
+        )
         edge_weight = edge_weight if by_modality else edge_weight.unsqueeze(1)
     inputs = NeighborInputs(csc, x, present, edge_weight, mean)
     return select(op, BACKENDS, inputs).run(inputs)
