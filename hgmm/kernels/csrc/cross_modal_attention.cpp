@@ -83,8 +83,8 @@ class CrossModal {
 
  public:
   CrossModal(const Args& args, bool backward)
-      : a(args), plan(args, backward), s(plan.shape), mode(plan.mode), at(plan.layout), steps(make_edge_math<T>(s, mode, at)),
-        math(*steps),
+      : a(args), plan(args, backward), s(plan.shape), mode(plan.mode), at(plan.layout),
+        steps(make_edge_math<T>(s, mode, at)), math(*steps),
         in{args.indptr, args.wide_index != 0}, src{args.indices, args.wide_index != 0},
         out_t{args.indptr_t, args.wide_index != 0}, dst{args.indices_t, args.wide_index != 0},
         num_edges(args.num_dst ? in[args.num_dst] : 0), stats_size(int64_t{2 * s.M + 2} * s.H) {}

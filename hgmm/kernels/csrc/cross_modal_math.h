@@ -57,8 +57,8 @@ struct Tile {
 
   static int64_t bytes(const Shape& shape, int64_t edges, bool backward) {
     const int64_t by_modality = Scratch::bytes_of<T>(edges * shape.S), by_head = Scratch::bytes_of<T>(edges * shape.Hp);
-    return 3 * Scratch::bytes_of<int64_t>(edges) + Scratch::bytes_of<uint8_t>(edges) + (backward ? 8 : 6) * by_modality +
-           (backward ? 7 : 5) * by_head;
+    return 3 * Scratch::bytes_of<int64_t>(edges) + Scratch::bytes_of<uint8_t>(edges) +
+           (backward ? 8 : 6) * by_modality + (backward ? 7 : 5) * by_head;
   }
 
   Tile(Scratch& scratch, const Shape& shape, int64_t edges, bool backward) : n(0) {

@@ -78,7 +78,8 @@ class Neighbors {
   }
 
  private:
-  // Sums the rows of the neighbours with weights that weight(row, edge, M numbers) gives; then finish(row, sum, totals).
+  // Sums the rows of the neighbours with weights that weight(row, edge, M numbers) gives; then finish(row, sum,
+  // totals).
   template <class Rows, class Weight, class Finish>
   bool sum_rows(Index indptr, Index ids, int64_t num_rows, const Rows* rows, T* out, T* totals, Weight weight,
                 Finish finish) {

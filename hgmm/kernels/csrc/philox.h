@@ -1,5 +1,6 @@
-// Philox4x32-10 of Salmon et al., SC 2011: random words as a function of a counter and a key, so that no state is shared
-// between threads and the backward pass finds the forward's numbers again. hgmm/kernels/_philox.py is the same in torch.
+// Philox4x32-10 of Salmon et al., SC 2011: random words as a function of a counter and a key, so that no state is
+// shared between threads and the backward pass finds the forward's numbers again. hgmm/kernels/_philox.py is the same
+// in torch.
 #pragma once
 
 #include <cstdint>

@@ -29,9 +29,9 @@ struct Shape {
       : M(M_), H(H_), D(D_), Hp((H_ + 3) / 4 * 4), S(M_ * Hp), F(int64_t{M_} * H_ * D_) {}
 };
 
-// Asks for a row, or for the start of a long one: the processor's own prefetcher, which has more requests in flight than
-// a program can have, brings the rest once it has seen the row read in order. The second-level cache is the place, since
-// the first-level one is too small for all rows under way.
+// Asks for a row, or for the start of a long one: the processor's own prefetcher, which has more requests in flight
+// than a program can have, brings the rest once it has seen the row read in order. The second-level cache is the place,
+// since the first-level one is too small for all rows under way.
 constexpr int64_t kFetchedBytes = 1024;
 
 // GCC takes a function that only prefetches for one without effect, and drops calls that it has not inlined before.
@@ -150,7 +150,9 @@ inline void add_rows_any(const Shape& shape, const S* rows, const int64_t* offse
       const T* w = weight + m * layout.modality + h * layout.head;
       for (int c = 0; c < chunks; ++c) {
         V8<T> sum = load8(out + base + 8 * c);
-        for (int64_t e = 0; e < num_edges; ++e) sum += splat8(w[e * layout.edge]) * load8(rows + offset[e] + base + 8 * c);
+        for (int64_t e = 0; e < num_edges; ++e) {
+          sum += splat8(w[e * layout.edge]) * load8(rows + offset[e] + base + 8 * c);
+        }
         store8(out + base + 8 * c, sum);
       }
       for (int d = 8 * chunks; d < shape.D; ++d) {
@@ -217,7 +219,8 @@ inline void scale_row(const Shape& shape, T* row, const T* scale, int modality) 
   }
 }
 
-// Clears the gradients of what source j lacks: all of its weights are 0, but 0 times an infinite gradient or NaN is not.
+// Clears the gradients of what source j lacks: all of its weights are 0, but 0 times an infinite gradient or NaN is
+// not.
 template <class T>
 inline void forget_absent(const Shape& shape, const uint8_t* present, int64_t j, T* row) {
   const int64_t numbers = int64_t{shape.H} * shape.D;
