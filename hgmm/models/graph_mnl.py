@@ -112,7 +112,7 @@ class GraphMNL(nn.Module):
             "train.branch_weight": 1.0,
             "train.missing_attention_weight": 0.0,
             "train.label_smoothing": 0.0,
-            "negative.weight": 0.7,
+            "negative.weight": 0.3,
         }
     )
     branch_weights: Tensor

@@ -59,9 +59,9 @@ class NegativeConfig:
 
     weight: float = 0.0
     variant: str = "nckd"
-    temperature: float = 1.0
-    warmup_epochs: int = 20
-    ramp_epochs: int = 20
+    temperature: float = 4.0
+    warmup_epochs: int = 0
+    ramp_epochs: int = 0
     confidence_weight: float = 1.0
     margin_weight: float = 1.0
     graph_weight: float = 1.0
