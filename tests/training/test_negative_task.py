@@ -30,7 +30,7 @@ from tests.tolerances import close
 from tests.training.test_trainer import StopAt, equal_weights, without_times
 
 CPU = torch.device("cpu")
-ON = NegativeConfig(weight=0.7, warmup_epochs=1, ramp_epochs=2)
+ON = NegativeConfig(weight=0.7, warmup_epochs=1, ramp_epochs=2, temperature=2.0)
 TRAIN = TrainConfig(epochs=5, learning_rate=0.02, device="cpu", checkpoint_seconds=0.0)
 SAMPLED = dataclasses.replace(TRAIN, epochs=3, batch_size=8, fanouts=(-1, -1))
 LIKE = ("item", "like", "item")
@@ -184,6 +184,7 @@ def test_the_loss_equals_its_definition_in_loops(gate: str) -> None:
         variant="nckd",
         pairs=torch.tensor(pairs),
         weight=torch.stack(weights),
+        temperature=2.0,
     )
     assert torch.tensor(pairs).any()
     assert terms["negative_learning"] == pytest.approx(float(negative), rel=1e-5)
