@@ -68,7 +68,7 @@ class NegativeLearningTask:
 
     Examples
     --------
-    >>> task = NegativeLearningTask(NegativeConfig(weight=0.7))
+    >>> task = NegativeLearningTask(NegativeConfig(weight=0.3))
     >>> trainer = Trainer(model, task, TrainConfig(epochs=100))  # doctest: +SKIP
     """
 
