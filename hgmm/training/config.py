@@ -278,7 +278,7 @@ class RunConfig:
             known = [entry.name for entry in dataclasses.fields(_SECTIONS[section])]
             for name in entries:
                 if name not in known:
-                    raise ConfigError(f"{section}.{name}: {unknown_name(f'key of section {section!r}', name, known)}")
+                    raise ConfigError(f"{section}.{name}: {unknown_name('key', name, known)}")
         built = {section: _SECTIONS[section](**entries) for section, entries in sections.items()}
         return cls(model=ModelConfig(model.pop("name", ModelConfig.name), model), **built)
 
