@@ -36,7 +36,14 @@ def print_table(console: Console, table: Table, *, title: str = "") -> None:
     """Show a table below its title; a title that is part of the table would be folded to its width."""
     if title:
         console.print(title, style="bold")
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    # Rich fills every line up to the table's width, which a log keeps and a comparison of two logs shows.
+    for line in captured.get().splitlines():
+        console.print(line.rstrip(), soft_wrap=True)
 
 
 def print_note(console: Console, text: str, *, title: str) -> None:

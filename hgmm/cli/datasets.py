@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hgmm.cli.completion import dataset_names
-from hgmm.cli.console import format_score, make_console, make_table
+from hgmm.cli.console import format_score, make_console, make_table, print_table
 
 __all__ = ["datasets"]
 
@@ -33,8 +33,10 @@ def list_datasets() -> None:
         info = library.info(name)
         table.add_row(name, info.task, info.title)
     console = make_console()
-    console.print(table)
-    console.print("\nMore about one: hgmm datasets info NAME. A folder of your own: hgmm train --dataset ./FOLDER")
+    print_table(console, table)
+    without = ", ".join(name for name in library.available() if not library.info(name).official_files)
+    console.print(f"\nWithout published files: {without}. Those of another: hgmm datasets fetch NAME")
+    console.print("More about one: hgmm datasets info NAME. A folder of your own: hgmm train --dataset ./FOLDER")
 
 
 @datasets.command()
@@ -62,13 +64,17 @@ def info(name: str, data_root: Path | None) -> None:
         table.add_row(f"published {key}", f"{format_score(score)} ({found.published_variant})")
     for key, setting in found.settings.items():
         table.add_row(key, str(setting))
-    console.print("", table)
+    console.print()
+    print_table(console, table)
     if found.official_files:
         dataset = DATASETS.get(name)
         folder = dataset.folder(resolve_root(data_root))
         console.print(f"\nPublished files, looked for in {folder}:", soft_wrap=True)
-        for file in found.official_files:
-            console.print(f"  {'there  ' if dataset.has(folder, file) else 'missing'} {file.path}", soft_wrap=True)
+        there = [dataset.has(folder, file) for file in found.official_files]
+        for file, has in zip(found.official_files, there, strict=True):
+            console.print(f"  {'there  ' if has else 'missing'} {file.path}", soft_wrap=True)
+        if not all(there):
+            console.print(f"Download what is missing: hgmm datasets fetch {name}", soft_wrap=True)
 
 
 @datasets.command()

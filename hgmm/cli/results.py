@@ -45,8 +45,10 @@ def describe_run(config: RunConfig) -> str:
 
 
 def print_config(console: Console, config: RunConfig) -> None:
-    """Show the resolved configuration, a line a section."""
+    """Show the resolved configuration, a line a section; of negative learning that is off, only that it is."""
     for section, entries in config.to_dict().items():
+        if section == "negative" and not entries["weight"]:
+            entries = {"weight": entries["weight"]}
         settings = "  ".join(f"{key}={value}" for key, value in entries.items() if value not in (None, []))
         # A terminal breaks a long line inside a word, a log keeps it whole.
         console.print(f"{section}: {settings}", style="dim", soft_wrap=not console.is_terminal)

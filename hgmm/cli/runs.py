@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hgmm.cli.console import format_score, make_console, make_table
+from hgmm.cli.console import format_score, make_console, make_table, print_table
 
 __all__ = ["runs"]
 
@@ -37,4 +37,4 @@ def runs(folder: Path) -> None:
             *(format_score(record.test.get(key), std.get(key)) for key in ("micro_f1", "macro_f1")),
             record.status,
         )
-    console.print(table)
+    print_table(console, table)

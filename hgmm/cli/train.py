@@ -81,10 +81,14 @@ def train(
     Settings: an option wins over --config, which wins over the data set's own settings, which win over the defaults.
     The exit code is 2 for a wrong setting or broken data, 130 or 143 for a run that was stopped and can be resumed.
     """
+    from hgmm.errors import ConfigError
     from hgmm.training import configure, new_run_dir
+    from hgmm.training.trained_run import CONFIG
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with.")
+    if resume and run_dir is not None and not (run_dir / CONFIG).exists():
+        raise ConfigError(f"--resume: {run_dir} has no {CONFIG}, so no run to go on with; start it without.")
     if backend is not None:
         os.environ["HGMM_BACKEND"] = backend
     values = {key.replace("_", ".", 1): value for key, value in options.items()}

@@ -112,6 +112,18 @@ def test_datasets_are_listed(hgmm: Invoke) -> None:
     assert set(datasets.available()) <= set(first)
 
 
+def test_datasets_list_says_which_need_no_files(hgmm: Invoke) -> None:
+    names = "emoji, films, planted-imbalance, synthetic"
+    line = f"Without published files: {names}. Those of another: hgmm datasets fetch NAME"
+    assert line in hgmm("datasets", "list").output.splitlines()
+
+
+def test_tables_without_a_terminal_end_where_their_text_ends(hgmm: Invoke, trained: str) -> None:
+    outputs = [hgmm(*words).output for words in (("datasets", "list"), ("runs",), ("datasets", "info", "imdb"))]
+    assert [line for output in outputs for line in output.splitlines() if line != line.rstrip()] == []
+    assert outputs[1].splitlines()[0].startswith("run  data ")
+
+
 def test_datasets_info_says_what_is_missing(hgmm: Invoke, tmp_path: Path) -> None:
     (tmp_path / "data" / "imdb").mkdir(parents=True)
     (tmp_path / "data" / "imdb" / "labels.npy").touch()
@@ -145,7 +157,12 @@ def test_datasets_info_finds_files_by_their_pattern(hgmm: Invoke, tmp_path: Path
     write_magb(tmp_path / "data" / "MAGB" / "Grocery")
     shutil.rmtree(tmp_path / "data" / "MAGB" / "Grocery" / "ImageFeature")
     lines = hgmm("datasets", "info", "grocery").output.splitlines()
-    assert lines[-3:] == ["  there   *Graph.pt", "  there   TextFeature/*.npy", "  missing ImageFeature/*.npy"]
+    assert lines[-4:-1] == ["  there   *Graph.pt", "  there   TextFeature/*.npy", "  missing ImageFeature/*.npy"]
+    assert lines[-1] == "Download what is missing: hgmm datasets fetch grocery"
+    shutil.copytree(
+        tmp_path / "data" / "MAGB" / "Grocery" / "TextFeature", tmp_path / "data" / "MAGB" / "Grocery" / "ImageFeature"
+    )
+    assert "Download" not in hgmm("datasets", "info", "grocery").output
 
 
 def test_import_shows_what_is_in_the_graph(hgmm: Invoke, tables: Path) -> None:
