@@ -16,6 +16,7 @@ import hgmm
 from hgmm import training
 from hgmm.cli import main
 from hgmm.errors import ConfigError
+from hgmm.graph import read_folder
 from hgmm.registry import DATASETS
 from hgmm.training import RunConfig, configure, train_run
 from scripts.write_command_reference import PAGE, reference
@@ -111,6 +112,16 @@ def test_python_blocks_run(page: Path, run_folder: Path, monkeypatch: pytest.Mon
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
+
+
+def test_the_shop_of_the_readme_is_the_one_in_examples() -> None:
+    text = (REPOSITORY / "examples" / "shop" / "graph.yaml").read_text(encoding="utf-8")
+    assert text in blocks(REPOSITORY / "README.md", "yaml")
+    assert text in blocks(REPOSITORY / "docs" / "own-data.md", "yaml")
+    graph = read_folder(REPOSITORY / "examples" / "shop")
+    assert (graph.num_nodes("item"), graph.num_nodes("user")) == (54, 20)
+    assert graph.schema.num_classes == 3
+    assert not bool(graph.present("item").all())
 
 
 @pytest.mark.parametrize("name", MODULES)
