@@ -75,6 +75,11 @@ class FilmsDataset(Dataset):
         """Return the graph; `root` and `require_official` change nothing, for the data is in an installed package."""
         return load_films()
 
+    def fetch(self, root: Path) -> list[Path]:
+        """Download nothing: the data comes with a package, and without it the error says how to install that."""
+        _database()
+        return []
+
 
 def load_films() -> MultimodalGraph:
     """Build the graph of films from the installed package.

@@ -112,17 +112,26 @@ def build_model(config: RunConfig, graph: MultimodalGraph) -> nn.Module:
     ConfigError
         If the model is unknown, does not serve the graph's task, or refuses an option.
     """
-    task = graph_task(graph)
-    model = MODELS.get(config.model.name)
-    if task not in model.tasks:
+    _check_task(config, graph_task(graph), graph.name)
+    seed_everything(config.train.seed)
+    built: nn.Module = MODELS.get(config.model.name)(graph.schema, **config.model.complete().options)
+    return built
+
+
+def _check_task(config: RunConfig, task: str, dataset: str) -> None:
+    if task not in MODELS.get(config.model.name).tasks:
         serving = [name for name in MODELS if task in MODELS.get(name).tasks]
         raise ConfigError(
-            f"model.name: {config.model.name!r} does not serve {task}, the task of dataset {graph.name!r}; "
+            f"model.name: {config.model.name!r} does not serve {task}, the task of dataset {dataset!r}; "
             f"models that do: {', '.join(serving) or 'none'}"
         )
-    seed_everything(config.train.seed)
-    built: nn.Module = model(graph.schema, **config.model.complete().options)
-    return built
+
+
+def _load_for_model(config: RunConfig) -> MultimodalGraph:
+    """Load the data, but first refuse a task that the model does not serve: a large data set takes its time."""
+    info = datasets.info(config.data.dataset)
+    _check_task(config, info.task, info.name)
+    return load_data(config)
 
 
 def graph_task(graph: MultimodalGraph) -> str:
@@ -179,7 +188,7 @@ def train_run(
     try:
         with interruptible(run_dir):
             record.save(run_dir)
-            graph = load_data(config) if graph is None else graph
+            graph = _load_for_model(config) if graph is None else graph
             model = build_model(config, graph)
             description = describe_model(model, config, graph)
             if resume:
@@ -242,7 +251,7 @@ def train_runs(
     try:
         with interruptible(run_dir):
             record.save(run_dir)
-            graph = load_data(config)
+            graph = _load_for_model(config)
             for train in trains:
                 one, folder = dataclasses.replace(config, train=train), run_dir / f"seed-{train.seed}"
                 going_on = resume and (folder / CONFIG).exists()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hgmm.datasets import check_published, films, info, load, statistics
+from hgmm.datasets import check_published, fetch, films, info, load, statistics
 from hgmm.errors import DataError
 
 OMDB = (
@@ -76,6 +76,8 @@ def test_an_absent_or_old_package_is_named(package: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(films, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"needs the package bokeh_sampledata, .* run: pip install 'hgmm\[films\]'"):
         load("films")
+    with pytest.raises(DataError, match=r"run: pip install 'hgmm\[films\]'"):
+        fetch("films")
 
 
 def test_a_file_that_is_no_database_is_named(package: Path) -> None:

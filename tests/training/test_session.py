@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +397,15 @@ def test_a_model_must_serve_the_task(graph: MultimodalGraph, monkeypatch: pytest
         ConfigError, match=r"'ranker' does not serve node-classification.*'tiny'; models that do: .*tiny"
     ):
         build_model(config(model__name="ranker"), graph)
+
+
+@pytest.mark.parametrize("train", [train_run, partial(train_runs, runs=2)], ids=["one", "several"])
+def test_a_task_that_the_model_does_not_serve_is_refused_before_data_is_read(
+    train: Callable[..., RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("the data was read"))
+    with pytest.raises(ConfigError, match=r"'tiny' does not serve link-prediction, the task of dataset 'books-lp'"):
+        train(config(data__dataset="books-lp"), run_dir=tmp_path / "run")
 
 
 def test_modalities_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
