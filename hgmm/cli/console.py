@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-__all__ = ["format_score", "make_console", "make_table", "print_note", "print_table"]
+__all__ = ["format_score", "make_console", "make_table", "natural_width", "print_note", "print_table"]
 
 _LOG_WIDTH = 160
+_UNBOUNDED = 10_000
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -30,6 +31,11 @@ def make_table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...
             column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in whole
         )
     return table
+
+
+def natural_width(console: Console, table: Table) -> int:
+    """Return the columns that a table takes if nothing in it is folded."""
+    return console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum
 
 
 def print_table(console: Console, table: Table, *, title: str = "") -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.padding import Padding
 
-from hgmm.cli.console import format_score, make_console, make_table, print_table
+from hgmm.cli.console import format_score, make_console, make_table, natural_width, print_table
 
 __all__ = ["runs"]
 
@@ -27,14 +28,25 @@ def runs(folder: Path) -> None:
     columns = ("run", "data", "variant", "seeds", *scores, "status")
     # A name that is folded cannot be copied into the next command.
     table = make_table(*columns, right=("seeds", *scores), whole=("run", *scores))
+    rows = []
     for path, record in found:
         std = record.test_std or {}
-        table.add_row(
-            path.name,
-            f"{record.dataset} ({data_words(record.data)})" if record.data else record.dataset,
-            record.variant or record.model,
-            str(len(record.runs) if record.runs else 1),
-            *(format_score(record.test.get(key), std.get(key)) for key in ("micro_f1", "macro_f1")),
-            record.status,
+        rows.append(
+            (
+                path.name,
+                f"{record.dataset} ({data_words(record.data)})" if record.data else record.dataset,
+                record.variant or record.model,
+                str(len(record.runs) if record.runs else 1),
+                *(format_score(record.test.get(key), std.get(key)) for key in ("micro_f1", "macro_f1")),
+                record.status,
+            )
         )
-    print_table(console, table)
+        table.add_row(*rows[-1])
+    if natural_width(console, table) <= console.width:
+        print_table(console, table)
+        return
+    # Whole names and scores leave the other columns of a narrow terminal a letter a line.
+    for name, *values in rows:
+        console.print(name, style="bold", soft_wrap=True)
+        words = (f"{column} {value}" for column, value in zip(columns[1:], values, strict=True))
+        console.print(Padding(", ".join(words), (0, 0, 0, 2), expand=False))

@@ -103,6 +103,20 @@ def test_runs_are_listed(hgmm: Invoke, trained: str) -> None:
     assert row[-1] == "done"
 
 
+def test_runs_too_wide_for_the_terminal_are_listed_in_lines(
+    hgmm: Invoke, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "emoji-hgnn-ima-20260101-120000"
+    Path(trained).rename(f"runs/{name}")
+    monkeypatch.setenv("COLUMNS", "60")
+    first, *values = hgmm("runs").output.splitlines()
+    assert first == name
+    assert all(line.startswith("  ") and len(line) <= 60 for line in values)
+    text = " ".join(line.strip() for line in values)
+    assert text.startswith("data small (local data), variant sharp, seeds 1, micro-F1 ")
+    assert text.endswith(", status done")
+
+
 def test_no_runs_say_how_to_start_one(hgmm: Invoke) -> None:
     assert "There are no runs in runs. Start one with: hgmm train" in hgmm("runs").output
 
