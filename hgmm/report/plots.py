@@ -23,6 +23,8 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX"
 
 _STYLE: Any = {
+    # Names of data sets and branches are the user's, and may have a dollar sign.
+    "text.parse_math": False,
     "svg.hashsalt": "hgmm",
     "svg.fonttype": "none",
     "font.size": 11,

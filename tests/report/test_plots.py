@@ -71,6 +71,12 @@ def test_curves_without_validation_variant_or_best_epoch() -> None:
 
 
 @needs_matplotlib
+def test_names_are_no_formulas() -> None:
+    files = draw_plots(record([epoch(1)], dataset="$shop_$"))
+    assert "Loss and validation: $shop_$, graph-mnl" in files["loss.svg"].decode()
+
+
+@needs_matplotlib
 def test_many_branches_are_told_apart() -> None:
     from hgmm.report.plots import COLOURS, DASHES, MARKERS
 
