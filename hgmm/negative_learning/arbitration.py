@@ -108,7 +108,8 @@ def arbitrate(
     Raises
     ------
     ConfigError
-        A number is out of range, no weight is left without a reference, or a class is outside [0, C).
+        A number is out of range, the weights are not three, none is left without a reference, or a class is outside
+        [0, C).
     ShapeError
         The tensors do not fit each other, or there is no branch.
 
@@ -181,7 +182,7 @@ def _decide(reliability: Tensor, margin: Tensor, confidence: Tensor, delta: floa
     # torch.argmax gives the first of equal entries.
     dominant = reliability.argmax(1, keepdim=True)
     lead, margin_lead, confidence_lead = (x.gather(1, dominant) - x for x in (reliability, margin, confidence))
-    # Unavailable branches have -1e9, 0 and 0, which only the last test would not keep out.
+    # An unavailable branch has -1e9, 0 and 0, far below any dominant one, so only the last test keeps it out.
     pairs = (lead > delta) & (margin_lead > 0) & (confidence_lead > 0) & (reliability > UNAVAILABLE)
     return Arbitration(dominant.squeeze(1), pairs, reliability, margin, confidence)
 
@@ -189,6 +190,10 @@ def _decide(reliability: Tensor, margin: Tensor, confidence: Tensor, delta: floa
 def _check_options(
     weights: tuple[float, float, float], margin_temperature: float, delta: float, reference: NeighborReference | None
 ) -> None:
+    if len(weights) != len(_TERMS):
+        raise ConfigError(
+            f"{_WHERE}, weights: expected one for each of {', '.join(_TERMS)}, got {tuple(weights)}; 0 leaves one out"
+        )
     for term, weight in zip(_TERMS, weights, strict=True):
         check_number(_WHERE, f"weights, {term}", weight, low=0, hint="0 leaves the term out")
     if not any(weights if reference is not None else weights[:2]):

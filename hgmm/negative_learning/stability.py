@@ -49,12 +49,20 @@ def posterior_stability(posterior: Tensor, average: Tensor) -> Tensor:
     Tensor
         ``(n,)`` in [0, 1]; 1 where they are equal, 0 where no class has mass in both.
 
+    Raises
+    ------
+    ShapeError
+        The two do not have the same shape ``(n, C)``.
+
     Examples
     --------
     >>> import torch
     >>> posterior_stability(torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
     tensor([1., 0.])
     """
+    where = "posterior_stability"
+    check_axes(where, "posterior", posterior, ("n", "C"), hint="one distribution a node")
+    check_axes(where, "average", average, tuple(posterior.shape), hint="n and C are those of posterior")
     divergence = _entropy((posterior + average) / 2) - (_entropy(posterior) + _entropy(average)) / 2
     return (1 - divergence / math.log(2)).clamp_(0, 1)
 
@@ -65,7 +73,7 @@ def entropy_stability(logits: Tensor, perturbed_logits: Tensor, *, exponent: flo
     Parameters
     ----------
     logits, perturbed_logits : Tensor
-        ``(n, C)``: of the input, and of a perturbed input such as one with noise added, which is the caller's.
+        ``(n, C)``, C at least 2: of the input, and of a perturbed input such as one with noise added, the caller's own.
     exponent : float, optional
         a, above 0.
 
@@ -73,6 +81,13 @@ def entropy_stability(logits: Tensor, perturbed_logits: Tensor, *, exponent: flo
     -------
     Tensor
         ``(n,)`` in [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        `exponent` is out of range.
+    ShapeError
+        The two do not have the same shape ``(n, C)`` with C of at least 2.
 
     References
     ----------
@@ -86,6 +101,14 @@ def entropy_stability(logits: Tensor, perturbed_logits: Tensor, *, exponent: flo
     >>> entropy_stability(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 0.0]]))
     tensor([1.])
     """
+    where = "entropy_stability"
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise ShapeError(
+            f"{where}, logits: expected shape (n, C) with at least two classes, got {tuple(logits.shape)}; "
+            "pass the logits of one branch"
+        )
+    check_axes(where, "perturbed_logits", perturbed_logits, tuple(logits.shape), hint="n and C are those of logits")
+    check_number(where, "exponent", exponent, low=0, open_low=True, hint="1 is linear")
     changes = _entropy(perturbed_logits.softmax(1)) - _entropy(logits.softmax(1))
     return (1 - changes.abs_().div_(math.log(logits.shape[1])).pow_(exponent)).clamp_(0, 1)
 
@@ -234,7 +257,7 @@ class StabilityGate(nn.Module):
         ids : Tensor
             ``(n,)`` distinct int64 global ids of the nodes.
         epoch : int
-            Counted from 0.
+            Counted from 0, at least 0.
         perturbed_logits : Tensor, optional
             ``(n, P, C)`` of a perturbed input; for the measure ``entropy``, which needs them.
 
@@ -246,11 +269,13 @@ class StabilityGate(nn.Module):
         Raises
         ------
         ConfigError
-            `perturbed_logits` are missing, or `ids` repeats a node or names one without state.
+            `epoch` is negative, `perturbed_logits` are missing, or `ids` repeats a node or names one without state.
         ShapeError
             The tensors do not fit each other or the state.
         """
         num_classes = self._check_inputs(decision, logits, ids, perturbed_logits)
+        # A negative one would be taken for NEVER, and every node for one that was noted in this epoch.
+        check_number(_WHERE, "epoch", epoch, low=0, hint="count epochs from 0")
         weight = decision.pairs * self.ramp(epoch)
         weight = weight.to(decision.reliability.dtype)
         if self.mode == "off":

@@ -148,13 +148,17 @@ def two_step_reference(
     tensor([[0.3000, 0.7000],
             [0.0000, 1.0000]])
     """
-    num_classes = _check(relations, probabilities, labels, known)
+    where = "two_step_reference"
+    num_nodes = _num_nodes(where, relations)
+    check_axes(where, "probabilities", probabilities, (num_nodes, "C"), hint="one row a classified node")
+    num_classes = probabilities.shape[1]
+    _check_labels(where, labels, known, num_nodes, num_classes)
     beliefs = as_beliefs(probabilities, labels, known)
     expected, counts = _sums(relations, beliefs.double())
     expected = (expected / counts.clamp(min=1).unsqueeze(1)).to(beliefs.dtype)
     if compatibility is not None:
         hint = "from class to class; build it with two_step_compatibility"
-        check_axes("two_step_reference", "compatibility", compatibility, (num_classes, num_classes), hint=hint)
+        check_axes(where, "compatibility", compatibility, (num_classes, num_classes), hint=hint)
         expected = expected @ compatibility.to(expected.dtype)
     return NeighborReference(expected, counts > 0)
 
@@ -191,8 +195,9 @@ def two_step_compatibility(
     ----------
     Ours.
     """
+    where = "two_step_compatibility"
+    _check_labels(where, labels, known, _num_nodes(where, relations), num_classes)
     nothing = torch.zeros(len(labels), num_classes, dtype=torch.float64, device=labels.device)
-    _check(relations, nothing, labels, known)
     beliefs = as_beliefs(nothing, labels, known)
     heard, _ = _sums(relations, beliefs)
     # Rows of nodes without a known label are 0.
@@ -214,18 +219,18 @@ def _sums(relations: Sequence[TwoStepRelation], beliefs: Tensor) -> tuple[Tensor
     return total, counts
 
 
-def _check(relations: Sequence[TwoStepRelation], probabilities: Tensor, labels: Tensor, known: Tensor) -> int:
-    """Check the tensors and return C."""
-    where = "two_step_reference"
+def _num_nodes(where: str, relations: Sequence[TwoStepRelation]) -> int:
+    """Check that the relations have the same classified nodes and return N."""
     sizes = [len(relation.counts) for relation in relations]
     if not sizes or len(set(sizes)) > 1:
         raise ShapeError(
             f"{where}, relations: expected at least one, all with the same N classified nodes, got {sizes}; "
             "build them with two_step_relation"
         )
-    check_axes(where, "probabilities", probabilities, (sizes[0], "C"), hint="one row a classified node")
-    check_axes(where, "labels", labels, (sizes[0],), hint="one label a classified node")
-    check_axes(where, "known", known, (sizes[0],), dtype=torch.bool, hint="one flag a classified node")
-    num_classes = probabilities.shape[1]
+    return sizes[0]
+
+
+def _check_labels(where: str, labels: Tensor, known: Tensor, num_nodes: int, num_classes: int) -> None:
+    check_axes(where, "labels", labels, (num_nodes,), hint="one label a classified node")
+    check_axes(where, "known", known, (num_nodes,), dtype=torch.bool, hint="one flag a classified node")
     check_classes(where, "labels", labels.masked_fill(~known, 0), num_classes)
-    return num_classes

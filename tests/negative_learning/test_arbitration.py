@@ -181,6 +181,10 @@ def test_rows_of_the_dominant_branch() -> None:
     ("options", "message"),
     [
         ({"weights": (1.0, -0.5, 1.0)}, r"weights, margin: must be .* at least 0, got -0\.5"),
+        (
+            {"weights": (1.0, 0.5)},
+            r"weights: expected one for each of .*, got \(1\.0, 0\.5\)",
+        ),
         ({"weights": (0.0, 0.0, 0.0)}, r"one of confidence, margin, neighborhood must count, got \(0\.0, 0\.0, 0\.0\)"),
         ({"weights": (0.0, 0.0, 1.0), "reference": None}, r"must count without a reference, got \(0\.0, 0\.0, 1\.0\)"),
         ({"margin_temperature": 0.0}, r"margin_temperature: must be .* above 0, got 0\.0"),

@@ -242,6 +242,21 @@ def test_stability_functions() -> None:
     assert posterior[0].item() == 0
 
 
+def test_stability_functions_refuse_what_does_not_fit() -> None:
+    x = nodes().logits[:, 0]
+    p = x.softmax(1)
+    with pytest.raises(ShapeError, match=r"posterior_stability, posterior: expected shape \(n, C\), got \(5,\)"):
+        posterior_stability(p[0], p)
+    with pytest.raises(ShapeError, match=r"posterior_stability, average: expected shape \(40, 5\), got \(1, 5\)"):
+        posterior_stability(p, p[:1])
+    with pytest.raises(ShapeError, match=r"entropy_stability, logits: .* at least two classes, got \(40, 1\)"):
+        entropy_stability(x[:, :1], x[:, :1])
+    with pytest.raises(ShapeError, match=r"entropy_stability, perturbed_logits: expected .*, got \(1, 5\)"):
+        entropy_stability(x, x[:1])
+    with pytest.raises(ConfigError, match=r"entropy_stability, exponent: must be .* above 0, got -1\.0"):
+        entropy_stability(x, x, exponent=-1.0)
+
+
 def test_no_nodes() -> None:
     x = nodes().rows(slice(0, 0))
     weight = StabilityGate(N, mode="hard")(decided(x), x.logits, torch.arange(0), epoch=0)
@@ -311,6 +326,8 @@ def test_wrong_calls() -> None:
         call(StabilityGate(N), ids=EVERYBODY.int())
     with pytest.raises(ShapeError, match=r"logits: expected shape \(n, P, C\) .*, got \(40, 5\)"):
         call(StabilityGate(N), logits=x.fused)
+    with pytest.raises(ConfigError, match=r"epoch: must be .* at least 0, got -1; count epochs from 0"):
+        StabilityGate(N)(decision, x.logits, EVERYBODY, epoch=-1)
     gate = StabilityGate(N)
     call(gate)
     with pytest.raises(ShapeError, match="logits: expected C = 5 as in the state, got 4; take a new gate"):

@@ -142,3 +142,15 @@ def test_labels_outside_the_range() -> None:
     x.labels[int(x.known.nonzero()[0])] = 9
     with pytest.raises(ConfigError, match=r"two_step_reference, labels: classes lie in \[0, 4\), got 9 in row"):
         two_step_reference(x.relations, *x.nodes)
+    with pytest.raises(ConfigError, match=r"two_step_compatibility, labels: classes lie in \[0, 4\), got 9 in row"):
+        two_step_compatibility(x.relations, x.labels, x.known, 4)
+
+
+def test_errors_of_compatibility_name_it_and_its_own_arguments() -> None:
+    x = Graph()
+    with pytest.raises(ShapeError, match=r"two_step_compatibility, relations: .*, got \[\]"):
+        two_step_compatibility([], x.labels, x.known, 4)
+    with pytest.raises(ShapeError, match=r"two_step_compatibility, labels: expected shape \(20,\), got \(19,\)"):
+        two_step_compatibility(x.relations, x.labels[1:], x.known, 4)
+    with pytest.raises(ShapeError, match=r"two_step_compatibility, known: expected dtype bool, got int64"):
+        two_step_compatibility(x.relations, x.labels, x.known.long(), 4)
