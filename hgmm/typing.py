@@ -74,14 +74,15 @@ class NodeOutput(NamedTuple):
     logits : Tensor
         ``(n, C)`` fused logits.
     branch_logits : Tensor or None
-        ``(n, P, C)`` logits of each branch; HGNN-IMA's branches are its modalities.
+        ``(n, P, C)`` logits of each branch, anything where the node has not the branch; HGNN-IMA's branches are its
+        modalities.
     branch_names : tuple of str
         Names of the ``P`` branches; empty if there are none.
     available : Tensor or None
         ``(n, P)`` bool, True where the node has the branch.
     aux : mapping of str to Tensor
-        Further terms, none by default: ``"missing_attention"`` is the scalar of the L_att loss, ``"modality_weights"``
-        is ``(n, M)``.
+        Further terms, none by default: ``"missing_attention"`` is the scalar of the L_att loss; ``"modality_weights"``
+        ``(n, M)``, ``"branch_weights"`` ``(n, P)`` and ``"embedding"`` are rows of single nodes.
     """
 
     logits: Tensor

@@ -31,7 +31,7 @@ def cross_modal_loss(
     logits : Tensor
         ``(n, C)`` fused logits O.
     branch_logits : Tensor or None
-        ``(n, P, C)`` logits O^m of the branches; None if there are none.
+        ``(n, P, C)`` logits O^m of the branches, anything where a node has not the branch; None if there are none.
     target : Tensor
         ``(n,)`` int64 classes.
     branch_weight : float, optional
@@ -73,6 +73,9 @@ def cross_modal_loss(
     loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
     if branch_logits is not None and branch_weight > 0:
         n, num_branches, num_classes = branch_logits.shape
+        if available is not None:
+            # A weight of 0 does not keep NaN out.
+            branch_logits = branch_logits.masked_fill(~available.unsqueeze(2), 0)
         labels = target.repeat_interleave(num_branches)
         scores = branch_logits.reshape(n * num_branches, num_classes)
         branch = F.cross_entropy(scores, labels, label_smoothing=label_smoothing, reduction="none")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import ConfigError, unknown_name
+from hgmm.kernels._checks import check_axes
 
 __all__ = ["FUSIONS", "fuse_branches", "label_free_reliability"]
 
@@ -20,7 +21,7 @@ def fuse_branches(
     Parameters
     ----------
     logits : Tensor
-        ``(n, P, C)``.
+        ``(n, P, C)``; anything where the branch is not available.
     available : Tensor
         ``(n, P)`` bool.
     fusion : str, optional
@@ -39,9 +40,18 @@ def fuse_branches(
     ------
     ConfigError
         `fusion` is unknown.
+    ShapeError
+        The tensors do not fit each other.
     """
+    where = "fuse_branches"
     if fusion not in FUSIONS:
-        raise ConfigError(f"fuse_branches, fusion: {unknown_name('fusion', fusion, FUSIONS)}")
+        raise ConfigError(f"{where}, fusion: {unknown_name('fusion', fusion, FUSIONS)}")
+    check_axes(where, "logits", logits, ("n", "P", "C"), hint="one row a node and branch")
+    check_axes(where, "available", available, tuple(logits.shape[:2]), dtype=torch.bool, hint="one flag a branch")
+    if weights is not None:
+        check_axes(where, "weights", weights, (logits.shape[1],), hint="one factor a branch")
+    # A share of 0 does not keep NaN out.
+    logits = logits.masked_fill(~available.unsqueeze(2), 0)
     shares = label_free_reliability(logits) if fusion == "reliability" else torch.ones_like(logits[..., 0])
     shares = shares * available if weights is None else shares * available * weights
     total = shares.sum(1, keepdim=True)

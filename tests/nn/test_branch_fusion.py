@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hgmm.errors import ConfigError
+from hgmm.errors import ConfigError, ShapeError
 from hgmm.nn import fuse_branches, label_free_reliability
 from hgmm.nn.branch_fusion import FUSIONS
 
@@ -68,6 +68,30 @@ def test_half_precision_and_huge_logits() -> None:
     assert sure.dtype == torch.float32
     torch.testing.assert_close(sure, torch.tensor([1.0, 0.5]))
     torch.testing.assert_close(label_free_reliability(torch.zeros(2, 1)), torch.full((2,), 0.75))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_what_an_unavailable_branch_holds_does_not_matter(fusion: str) -> None:
+    logits, available = case()
+    expected = fuse_branches(logits, available, fusion=fusion)
+    spoilt = logits.masked_fill(~available.unsqueeze(2), math.nan).requires_grad_()
+    fused, shares = fuse_branches(spoilt, available, fusion=fusion)
+    assert fused.equal(expected[0])
+    assert shares.equal(expected[1])
+    (grad,) = torch.autograd.grad(fused.sum(), spoilt)
+    assert grad.isfinite().all()
+
+
+def test_wrong_shapes() -> None:
+    logits, available = case()
+    with pytest.raises(ShapeError, match=r"fuse_branches, logits: expected shape \(n, P, C\), got \(5, 3\)"):
+        fuse_branches(logits[..., 0], available)
+    with pytest.raises(ShapeError, match=r"fuse_branches, available: expected shape \(5, 3\), got \(5, 1\)"):
+        fuse_branches(logits, available[:, :1])
+    with pytest.raises(ShapeError, match=r"fuse_branches, available: expected dtype bool, got float32"):
+        fuse_branches(logits, available.float())
+    with pytest.raises(ShapeError, match=r"fuse_branches, weights: expected shape \(3,\), got \(1,\)"):
+        fuse_branches(logits, available, weights=torch.ones(1))
 
 
 def test_unknown_fusion() -> None:
