@@ -21,7 +21,6 @@ from hgmm.typing import NodeOutput
 
 __all__ = ["GraphMNL"]
 
-STRUCTURE_DATA = {"features": "_structure", "ids": "_structure_ids"}
 OUT_DEGREES_DATA = "_out_degrees"
 
 
@@ -152,8 +151,11 @@ class GraphMNL(nn.Module):
         self.backbone = backbone
         self.num_layers = num_layers
         self.fusion = fusion
-        self._structure_data = STRUCTURE_DATA.get(structure, "")
         self.branch_library = BranchLibrary(schema, **library)
+        # With the option that its values depend on, so that no model takes those of another for its own.
+        self._structure_data = (
+            f"_structure_ids_{id_table_size}" if structure == "ids" else f"_structure_{structure_probes}"
+        )
         self.branch_names = self.branch_library.names
         if fusion not in FUSIONS:
             raise ConfigError(f"GraphMNL, fusion: {unknown_name('fusion', fusion, FUSIONS)}")
@@ -212,7 +214,7 @@ class GraphMNL(nn.Module):
         NodeOutput
             ``available`` says which node has which branch. ``aux``: ``branch_weights`` (n, P), the share of each branch
             in the fused logits, and ``embedding`` (n, P F), the branches' states times their shares, side by side: what
-            the fused logits are an affine function of, where all branches are available.
+            the fused logits are an affine function of among nodes with equal shares.
 
         Raises
         ------
@@ -224,9 +226,12 @@ class GraphMNL(nn.Module):
         where, device = "GraphMNL", self.branch_library.heads.weight.device
         graphs = layer_graphs(where, self._prepared(graph), self.num_layers)
         features, present = read_inputs(where, graphs[0], self.schema, device)
-        if self.target not in graphs[-1].dsttypes:
+        last = graphs[-1]
+        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
+        updated = last.dsttypes if last.is_block else last.ntypes
+        if self.target not in updated:
             raise SchemaError(
-                f"{where}, graph: the target node type {self.target!r} is missing, got {sorted(graphs[-1].dsttypes)}; "
+                f"{where}, graph: the target node type {self.target!r} is missing, got {sorted(updated)}; "
                 "pass a graph that has it"
             )
         structure = (

@@ -14,7 +14,7 @@ from hgmm.nn._graph_stack import BACKBONES, GraphStack
 from hgmm.nn._modality_linear import ModalityLinear
 from hgmm.nn._names import node_key
 from hgmm.nn._relations import types_towards
-from hgmm.nn.functional import count_present_neighbors
+from hgmm.nn.functional import count_present_neighbors, destination_rows, num_source_rows
 from hgmm.nn.modality_encoder import ModalityEncoder
 from hgmm.nn.structural_features import id_rows, structural_features, structural_width
 from hgmm.typing import NodeDict
@@ -249,17 +249,16 @@ class BranchLibrary(nn.Module):
             The graph has an unknown type or relation, or a feature is missing.
         """
         last = graphs[-1]
-        rows = last.num_dst_nodes(self.target)
         states, available = [], []
         if self._raw:
             # Destinations of a block come first among its sources, so those of the last one come first in the first.
-            own = {name: features[self.target][name][:rows] for name in self._raw}
-            has = self._columns(present, self._raw)[self.target][:rows]
+            own = {name: destination_rows(last, self.target, features[self.target][name]) for name in self._raw}
+            has = destination_rows(last, self.target, self._columns(present, self._raw)[self.target])
             states.append(self.raw_encoder({self.target: own}, {self.target: has})[self.target])
             available.append(has)
         if STRUCTURE in self.names:
             states.append(self.structure_layers(graphs, self._encode_structure(structure), None, out_degrees))
-            available.append(torch.ones(rows, 1, dtype=torch.bool, device=states[-1].device))
+            available.append(states[-1].new_ones(states[-1].shape[:2], dtype=torch.bool))
         if self._propagated:
             masks = self._columns(present, self._propagated)
             inputs = {t: {m: features[t][m] for m in self._widths(t, self._propagated)} for t in masks}
@@ -290,10 +289,10 @@ class BranchLibrary(nn.Module):
 
     def _within_one_hop(self, last: Any, masks: NodeDict) -> Tensor:
         """Say which target node has a modality or an in-neighbour that has it, ``(n, M)``."""
-        has = masks[self.target][: last.num_dst_nodes(self.target)]
+        has = destination_rows(last, self.target, masks[self.target])
         for etype in last.canonical_etypes:
             if etype[2] == self.target and last.num_edges(etype):
-                sources = masks[etype[0]][: last.num_src_nodes(etype[0])]
+                sources = masks[etype[0]][: num_source_rows(last, etype[0])]
                 has = has | (count_present_neighbors(last, etype, sources) > 0)
         return has
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hgmm.dgl_compat import dgl
 from hgmm.errors import ConfigError, SchemaError
-from hgmm.graph import GraphSchema, MultimodalGraph
+from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.losses import cross_modal_loss
 from hgmm.models import GraphMNL
 from hgmm.nn import fuse_branches
@@ -65,20 +65,45 @@ def test_full_blocks_and_chosen_nodes_equal_the_graph(
         assert part.available.equal(whole.available[seeds])
 
 
+@pytest.mark.parametrize("etype", [("item", "at", "shop"), ("shop", "sells", "item")], ids=["sends", "receives"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_target_that_only_sends_or_only_receives(etype: tuple[str, str, str], backbone: str) -> None:
+    g = dgl.heterograph({etype: ([0, 1, 1], [0, 0, 1])}, num_nodes_dict={"item": 3, "shop": 2})
+    g.nodes["item"].data["text"] = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    text = {"item": {"text": ModalitySpec("text", 4)}}
+    schema = GraphSchema(("item", "shop"), (etype,), text, target="item", classes=("a", "b", "c"))
+    graph = MultimodalGraph(g, schema)
+    own, seeds = model(schema, backbone=backbone), torch.tensor([2, 1])
+    whole = own(own.prepare(graph))
+    part = own(blocks_of(own.prepare(graph), seeds))
+    torch.testing.assert_close(part.branch_logits, whole.branch_logits[seeds], rtol=0, atol=1e-6)
+    assert whole.available.all()
+
+
 def test_preparing_leaves_the_graph_as_it_is(small_graph: MultimodalGraph) -> None:
     own, before = model(small_graph.schema), set(small_graph.g.nodes["item"].data)
     graph = own.prepare(small_graph)
     assert set(small_graph.g.nodes["item"].data) == before
-    assert set(graph.g.nodes["item"].data) == {*before, "_structure", "_out_degrees"}
+    assert set(graph.g.nodes["item"].data) == {*before, "_structure_64", "_out_degrees"}
     assert graph.node_ids == small_graph.node_ids
     # A prepared graph is not prepared again, and the model prepares one that is not.
-    graph.g.nodes["item"].data["_structure"] += 1
+    graph.g.nodes["item"].data["_structure_64"] += 1
     assert not torch.equal(own(graph).logits, own(small_graph).logits)
+
+
+@pytest.mark.parametrize(
+    "others", [{"structure_probes": 0}, {"structure": "ids"}, {"structure": "ids", "id_table_size": 5}], ids=str
+)
+def test_what_another_model_prepared_is_not_read(small_graph: MultimodalGraph, others: dict[str, Any]) -> None:
+    own, other = model(small_graph.schema), model(small_graph.schema, **others)
+    third = model(small_graph.schema, structure="ids", id_table_size=9)
+    assert own(other.prepare(small_graph)).logits.equal(own(small_graph).logits)
+    assert third(other.prepare(small_graph)).logits.equal(third(small_graph).logits)
 
 
 def test_a_graph_that_is_not_prepared(small_graph: MultimodalGraph) -> None:
     own = model(small_graph.schema)
-    with pytest.raises(SchemaError, match=r"GraphMNL, graph: node type 'item' has no data '_structure', got .*'text'"):
+    with pytest.raises(SchemaError, match=r"node type 'item' has no data '_structure_64', got .*'text'"):
         own(small_graph.g)
     own = model(small_graph.schema, branches=("propagated",))
     assert own(small_graph.g).logits.shape == (12, 2)
