@@ -121,16 +121,21 @@ def started(
     return task
 
 
+@pytest.mark.parametrize("size", [1, 7, 8])
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "two-step"])
-def test_batches_with_all_neighbours_decide_what_the_full_graph_decides(direct: bool) -> None:
+def test_batches_with_all_neighbours_decide_what_the_full_graph_decides(direct: bool, size: int) -> None:
     graph = make_items(direct=direct)
     model = mnl(graph).eval()
     graph = model.prepare(graph)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(size))
     by_node: list[dict[str, Tensor]] = []
-    for train in (TRAIN, SAMPLED):
+    for train, nodes in (
+        (TRAIN, graph.train_idx),
+        (dataclasses.replace(SAMPLED, batch_size=size), graph.train_idx[order]),
+    ):
         task = started(model, graph, ON, train)
         rows = {name: torch.zeros(60, 5) for name in ("pairs", "weight", "loss", "reliability")}
-        for batch, output in outputs(model, graph, graph.train_idx, train):
+        for batch, output in outputs(model, graph, nodes, train):
             decision, weight = task.decide(output, batch.target, batch.nodes)
             dominant = decision.of_dominant(output.branch_logits)
             loss = negative_learning_loss(
@@ -151,7 +156,7 @@ def test_the_loss_equals_its_definition_in_loops(gate: str) -> None:
     model = mnl(graph).eval().double()
     graph.g.nodes["item"].data.update({k: graph.g.nodes["item"].data[k].double() for k in ("text", "image")})
     graph = model.prepare(graph)
-    for name in ("_structure", "_out_degrees"):
+    for name in ("_structure_64", "_out_degrees"):
         graph.g.nodes["item"].data[name] = graph.g.nodes["item"].data[name].double()
     task = started(model, graph, dataclasses.replace(ON, gate=gate), TRAIN)
     ((batch, output),) = outputs(model, graph, graph.train_idx, TRAIN)
@@ -339,6 +344,21 @@ def test_nodes_without_any_modality_do_not_spoil_the_loss() -> None:
     assert result.status == "done"
     accuracy = result.epochs[-1].figures["branch_accuracy"]
     assert set(accuracy) == {"raw:text", "propagated:text"}
+
+
+@pytest.mark.parametrize("make", [lambda graph: mnl(graph, branches=("raw", "propagated")), hgnn_ima])
+def test_without_any_modality_there_is_nothing_to_teach(make: Any) -> None:
+    graph = make_items()
+    for name in ("text", "image"):
+        graph.g.nodes["item"].data[f"{name}_present"] = torch.zeros(60, dtype=torch.bool)
+        graph.g.nodes["item"].data[name].zero_()
+    seed_everything(0)
+    model = make(graph)
+    _, result = fit(graph, model, dataclasses.replace(ON, warmup_epochs=0, ramp_epochs=0))
+    assert result.status == "done"
+    assert all(epoch.terms["negative_learning"] == 0 for epoch in result.epochs)
+    assert set(result.epochs[-1].figures["transfer"].values()) == {0.0}
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 def test_two_classes_need_another_variant() -> None:
