@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
-from rich.padding import Padding
 
 from hgmm.cli.console import format_score, make_console, make_table, natural_width, print_table
 
@@ -48,5 +48,6 @@ def runs(folder: Path) -> None:
     # Whole names and scores leave the other columns of a narrow terminal a letter a line.
     for name, *values in rows:
         console.print(name, style="bold", soft_wrap=True)
-        words = (f"{column} {value}" for column, value in zip(columns[1:], values, strict=True))
-        console.print(Padding(", ".join(words), (0, 0, 0, 2), expand=False))
+        words = ", ".join(f"{column} {value}" for column, value in zip(columns[1:], values, strict=True))
+        folded = textwrap.fill(words, console.width - 2, break_on_hyphens=False)
+        console.print(textwrap.indent(folded, "  "), soft_wrap=True)

@@ -111,7 +111,7 @@ def test_runs_too_wide_for_the_terminal_are_listed_in_lines(
     monkeypatch.setenv("COLUMNS", "60")
     first, *values = hgmm("runs").output.splitlines()
     assert first == name
-    assert all(line.startswith("  ") and len(line) <= 60 for line in values)
+    assert all(line.startswith("  ") and len(line.rstrip()) == len(line) <= 60 for line in values)
     text = " ".join(line.strip() for line in values)
     assert text.startswith("data small (local data), variant sharp, seeds 1, micro-F1 ")
     assert text.endswith(", status done")
