@@ -13,7 +13,16 @@ from hgmm.kernels import neighbor_sum
 from hgmm.kernels._checks import check_axes, check_classes
 from hgmm.typing import RelationCSC
 
-__all__ = ["NeighborReference", "as_beliefs", "class_compatibility", "destinations", "neighbor_reference"]
+__all__ = [
+    "NeighborReference",
+    "as_beliefs",
+    "as_compatibility",
+    "check_known_labels",
+    "class_compatibility",
+    "destinations",
+    "neighbor_reference",
+    "translate",
+]
 
 
 class NeighborReference(NamedTuple):
@@ -108,10 +117,7 @@ def neighbor_reference(
     several = _as_sequence(where, relations)
     check_axes(where, "probabilities", probabilities, (several[0].num_src, "C"), hint="one row a source node")
     num_classes = probabilities.shape[1]
-    _check_labels(where, several, labels, known, num_classes)
-    if compatibility is not None:
-        hint = "from class to class; build it with class_compatibility"
-        check_axes(where, "compatibility", compatibility, (num_classes, num_classes), hint=hint)
+    check_known_labels(where, labels, known, several[0].num_src, num_classes, node="source node")
     beliefs = as_beliefs(probabilities, labels, known)
     expected = beliefs.new_zeros(several[0].num_dst, num_classes)
     degree = torch.zeros(several[0].num_dst, dtype=torch.int64, device=beliefs.device)
@@ -124,9 +130,7 @@ def neighbor_reference(
             degree.index_add_(0, csc.indices[loops].long(), -torch.ones_like(loops))
         expected += neighbor_sum(csc, beliefs.unsqueeze(1), edge_weight=weight).squeeze(1)
     expected /= degree.clamp(min=1).unsqueeze(1)
-    if compatibility is not None:
-        expected = expected @ compatibility.to(expected.dtype)
-    return NeighborReference(expected, degree > 0)
+    return NeighborReference(translate(where, expected, compatibility, built_by="class_compatibility"), degree > 0)
 
 
 @torch.no_grad()
@@ -180,7 +184,7 @@ def class_compatibility(
     """
     where = "class_compatibility"
     several = _as_sequence(where, relations)
-    _check_labels(where, several, labels, known, num_classes)
+    check_known_labels(where, labels, known, several[0].num_src, num_classes, node="source node")
     counts = torch.zeros(num_classes**2, dtype=torch.int64, device=labels.device)
     for csc in several:
         src, dst = csc.indices, destinations(csc)
@@ -189,10 +193,30 @@ def class_compatibility(
             counted &= src != dst
         joined = labels[src[counted]] * num_classes + labels[dst[counted]]
         counts += torch.bincount(joined, minlength=num_classes**2)
-    table = counts.view(num_classes, num_classes).double()
+    return as_compatibility(counts.view(num_classes, num_classes).double())
+
+
+def as_compatibility(table: Tensor) -> Tensor:
+    """Return the rows of a table ``(C, C)`` as shares; a class without anything expects its own."""
     unseen = table.sum(1) == 0
-    table += torch.diag_embed(unseen.double())
+    table = table + torch.diag_embed(unseen.to(table.dtype))
     return table / table.sum(1, keepdim=True)
+
+
+def translate(where: str, expected: Tensor, compatibility: Tensor | None, *, built_by: str) -> Tensor:
+    """Return u K for u = `expected` ``(n, C)``; u itself without K.
+
+    Raises
+    ------
+    ShapeError
+        `compatibility` is not ``(C, C)``.
+    """
+    if compatibility is None:
+        return expected
+    num_classes = expected.shape[1]
+    hint = f"from class to class; build it with {built_by}"
+    check_axes(where, "compatibility", compatibility, (num_classes, num_classes), hint=hint)
+    return expected @ compatibility.to(expected.dtype)
 
 
 def destinations(csc: RelationCSC) -> Tensor:
@@ -231,8 +255,18 @@ def _as_sequence(where: str, relations: RelationCSC | Sequence[RelationCSC]) -> 
     return several
 
 
-def _check_labels(where: str, relations: list[RelationCSC], labels: Tensor, known: Tensor, num_classes: int) -> None:
-    num_src = relations[0].num_src
-    check_axes(where, "labels", labels, (num_src,), hint="one label a source node")
-    check_axes(where, "known", known, (num_src,), dtype=torch.bool, hint="one flag a source node")
+def check_known_labels(
+    where: str, labels: Tensor, known: Tensor, num_nodes: int, num_classes: int, *, node: str
+) -> None:
+    """Check ``(num_nodes,)`` labels and flags; `node` is what the messages call one of the nodes.
+
+    Raises
+    ------
+    ConfigError
+        A known label is outside [0, C).
+    ShapeError
+        Naming the tensor.
+    """
+    check_axes(where, "labels", labels, (num_nodes,), hint=f"one label a {node}")
+    check_axes(where, "known", known, (num_nodes,), dtype=torch.bool, hint=f"one flag a {node}")
     check_classes(where, "labels", labels.masked_fill(~known, 0), num_classes)

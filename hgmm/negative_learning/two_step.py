@@ -10,8 +10,15 @@ from torch import Tensor
 
 from hgmm.errors import ShapeError
 from hgmm.kernels import neighbor_sum
-from hgmm.kernels._checks import check_axes, check_classes
-from hgmm.negative_learning.neighborhood import NeighborReference, as_beliefs, destinations
+from hgmm.kernels._checks import check_axes
+from hgmm.negative_learning.neighborhood import (
+    NeighborReference,
+    as_beliefs,
+    as_compatibility,
+    check_known_labels,
+    destinations,
+    translate,
+)
 from hgmm.typing import RelationCSC
 
 __all__ = ["TwoStepRelation", "two_step_compatibility", "two_step_reference", "two_step_relation"]
@@ -152,15 +159,11 @@ def two_step_reference(
     num_nodes = _num_nodes(where, relations)
     check_axes(where, "probabilities", probabilities, (num_nodes, "C"), hint="one row a classified node")
     num_classes = probabilities.shape[1]
-    _check_labels(where, labels, known, num_nodes, num_classes)
+    check_known_labels(where, labels, known, num_nodes, num_classes, node="classified node")
     beliefs = as_beliefs(probabilities, labels, known)
     expected, counts = _sums(relations, beliefs.double())
     expected = (expected / counts.clamp(min=1).unsqueeze(1)).to(beliefs.dtype)
-    if compatibility is not None:
-        hint = "from class to class; build it with two_step_compatibility"
-        check_axes(where, "compatibility", compatibility, (num_classes, num_classes), hint=hint)
-        expected = expected @ compatibility.to(expected.dtype)
-    return NeighborReference(expected, counts > 0)
+    return NeighborReference(translate(where, expected, compatibility, built_by="two_step_compatibility"), counts > 0)
 
 
 @torch.no_grad()
@@ -196,15 +199,12 @@ def two_step_compatibility(
     Ours.
     """
     where = "two_step_compatibility"
-    _check_labels(where, labels, known, _num_nodes(where, relations), num_classes)
+    check_known_labels(where, labels, known, _num_nodes(where, relations), num_classes, node="classified node")
     nothing = torch.zeros(len(labels), num_classes, dtype=torch.float64, device=labels.device)
     beliefs = as_beliefs(nothing, labels, known)
     heard, _ = _sums(relations, beliefs)
     # Rows of nodes without a known label are 0.
-    table = heard.T @ beliefs
-    unseen = table.sum(1) == 0
-    table += torch.diag_embed(unseen.double())
-    return table / table.sum(1, keepdim=True)
+    return as_compatibility(heard.T @ beliefs)
 
 
 def _sums(relations: Sequence[TwoStepRelation], beliefs: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,9 +228,3 @@ def _num_nodes(where: str, relations: Sequence[TwoStepRelation]) -> int:
             "build them with two_step_relation"
         )
     return sizes[0]
-
-
-def _check_labels(where: str, labels: Tensor, known: Tensor, num_nodes: int, num_classes: int) -> None:
-    check_axes(where, "labels", labels, (num_nodes,), hint="one label a classified node")
-    check_axes(where, "known", known, (num_nodes,), dtype=torch.bool, hint="one flag a classified node")
-    check_classes(where, "labels", labels.masked_fill(~known, 0), num_classes)
