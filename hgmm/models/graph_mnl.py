@@ -16,6 +16,7 @@ from hgmm.graph.multimodal import MultimodalGraph
 from hgmm.graph.schema import STRUCTURE, GraphSchema
 from hgmm.models._inputs import layer_graphs, read_frames, read_inputs
 from hgmm.nn import FAMILIES, FUSIONS, BranchLibrary, fuse_branches
+from hgmm.nn.functional import destination_types
 from hgmm.registry import MODELS
 from hgmm.typing import NodeOutput
 
@@ -226,9 +227,7 @@ class GraphMNL(nn.Module):
         where, device = "GraphMNL", self.branch_library.heads.weight.device
         graphs = layer_graphs(where, self._prepared(graph), self.num_layers)
         features, present = read_inputs(where, graphs[0], self.schema, device)
-        last = graphs[-1]
-        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
-        updated = last.dsttypes if last.is_block else last.ntypes
+        updated = destination_types(graphs[-1])
         if self.target not in updated:
             raise SchemaError(
                 f"{where}, graph: the target node type {self.target!r} is missing, got {sorted(updated)}; "

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hgmm.errors import ConfigError, SchemaError, ShapeError, unknown_name
-from hgmm.nn.functional import count_present_neighbors, num_source_rows
+from hgmm.nn.functional import count_present_neighbors, destination_types, num_source_rows
 from hgmm.typing import CanonicalEtype, NodeDict
 
 __all__ = ["RelationConv", "types_towards"]
@@ -35,8 +35,7 @@ class RelationConv(nn.Module):
     def _active(self, graph: Any, ntypes: Collection[str] | None) -> tuple[list[str], list[CanonicalEtype]]:
         """Return the node types to update and the relations that bring them something."""
         self._check_types(graph)
-        # In a graph whose types are all either sources or destinations DGL counts each on one side only.
-        updated = graph.dsttypes if graph.is_block else graph.ntypes
+        updated = destination_types(graph)
         wanted = [t for t in self.ntypes if t in updated and (ntypes is None or t in ntypes)]
         present = [e for e in self.canonical_etypes if e[2] in wanted and e in graph.canonical_etypes]
         return wanted, [e for e in present if graph.num_edges(e)]

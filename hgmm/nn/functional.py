@@ -20,6 +20,7 @@ __all__ = [
     "count_present_neighbors",
     "cross_modal_attention",
     "destination_rows",
+    "destination_types",
     "inter_node_attention",
     "masked_softmax",
     "neighbor_mean",
@@ -40,6 +41,18 @@ def num_source_rows(graph: Any, ntype: str) -> int:
     """
     # In a graph whose types are all either sources or destinations DGL counts each on one side only.
     return int(graph.num_src_nodes(ntype) if graph.is_block else graph.num_nodes(ntype))
+
+
+def destination_types(graph: Any) -> list[str]:
+    """Return the node types that have destination nodes.
+
+    Parameters
+    ----------
+    graph : dgl.DGLGraph
+        A graph or a block.
+    """
+    # In a graph whose types are all either sources or destinations DGL lists only the latter in dsttypes.
+    return list(graph.dsttypes if graph.is_block else graph.ntypes)
 
 
 def destination_rows(graph: Any, ntype: str, x: Tensor) -> Tensor:
