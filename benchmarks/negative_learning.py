@@ -157,7 +157,11 @@ class Job:
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells runs apart; a row of the file has the same."""
-        return (self.data, self.arm, self.seed, json.dumps(self.settings, sort_keys=True))
+        return _key(self.data, self.arm, self.seed, self.settings)
+
+
+def _key(data: str, arm: str, seed: int, settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (data, arm, seed, json.dumps(settings, sort_keys=True))
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -338,7 +342,7 @@ def read_runs(path: Path | None) -> dict[tuple[Any, ...], dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            rows[row["data"], row["arm"], row["seed"], json.dumps(row["settings"], sort_keys=True)] = row
+            rows[_key(row["data"], row["arm"], row["seed"], row["settings"])] = row
         except (ValueError, KeyError, TypeError) as error:
             raise click.ClickException(
                 f"{path}, line {number}: expected a row of this benchmark, got {line[:60]!r} ({error}); "
