@@ -34,7 +34,6 @@ __all__ = [
     "storage",
     "stored",
     "structure",
-    "uniform_index",
     "wide_index",
 ]
 
@@ -140,16 +139,6 @@ def structure(
         *((name, ctypes.c_void_p) for name in pointers),
     ]
     return type("Args", (ctypes.Structure,), {"_fields_": fields})
-
-
-def uniform_index(csc: RelationCSC) -> RelationCSC:
-    """Return the index tensors in one dtype, as the library needs them: int64 if any is, so that no number is cut.
-
-    Nothing is copied that has the dtype already.
-    """
-    if len({x.dtype for x in csc}) == 1:
-        return csc
-    return RelationCSC(*(x.to(torch.int64) for x in csc))
 
 
 def wide_index(csc: RelationCSC) -> bool:

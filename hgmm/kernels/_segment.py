@@ -28,11 +28,22 @@ __all__ = [
     "segment_log_softmax",
     "segment_softmax",
     "segment_sum",
+    "uniform_index",
 ]
 
 # 2 MiB of float32 per operand stay in a CPU's cache; elsewhere a block must be large enough to hide its launch.
 _BLOCK_ELEMENTS = {"cpu": 1 << 19}
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 24
+
+
+def uniform_index(csc: RelationCSC) -> RelationCSC:
+    """Return the index tensors in one dtype, as compiled code needs them: int64 if any is, so that no number is cut.
+
+    Nothing is copied that has the dtype already.
+    """
+    if len({x.dtype for x in csc}) == 1:
+        return csc
+    return RelationCSC(*(x.to(torch.int64) for x in csc))
 
 
 class EdgeIndex(NamedTuple):
@@ -57,9 +68,8 @@ class EdgeIndex(NamedTuple):
     @classmethod
     def from_csc(cls, csc: RelationCSC) -> EdgeIndex:
         """Expand the row pointers of `csc`; nothing else is copied unless dtypes are mixed, which makes all int64."""
-        dtype = torch.int64 if any(x.dtype == torch.int64 for x in csc) else torch.int32
-        indptr, src, indptr_t, dst_t, order_t = (x.to(dtype) for x in csc)
-        rows = torch.arange(csc.num_dst, dtype=dtype, device=src.device)
+        indptr, src, indptr_t, dst_t, order_t = uniform_index(csc)
+        rows = torch.arange(csc.num_dst, dtype=src.dtype, device=src.device)
         dst = rows.repeat_interleave(indptr.diff(), output_size=csc.num_edges)
         return cls(indptr, src, dst, indptr_t, dst_t, order_t)
 

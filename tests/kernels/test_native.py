@@ -104,15 +104,6 @@ def test_a_library_for_another_number_of_modalities(monkeypatch: pytest.MonkeyPa
         _native.library()
 
 
-def test_index_tensors_are_made_one_without_cutting_numbers() -> None:
-    narrow = RelationCSC(*[torch.tensor([0, 5], dtype=torch.int32)] * 5)
-    assert _native.uniform_index(narrow) is narrow
-    mixed = narrow._replace(indptr_t=torch.tensor([0, 2**31 + 5]))
-    made = _native.uniform_index(mixed)
-    assert {x.dtype for x in made} == {torch.int64}
-    assert made.indptr_t.tolist() == [0, 2**31 + 5]
-
-
 @needs_library
 def test_the_library_shares_the_threads_of_torch() -> None:
     _native.library()

@@ -15,6 +15,7 @@ from hgmm.kernels._segment import (
     segment_softmax,
     segment_sum,
 )
+from hgmm.typing import RelationCSC
 from tests.kernels.cases import CASES, Case, generator, node_tensors, relation
 from tests.tolerances import close
 
@@ -136,3 +137,12 @@ def test_segment_softmax_is_finite_at_extreme_logits() -> None:
     logits = torch.tensor([1e4, -1e4, 1e4])
     assert segment_softmax(edges, logits).tolist() == [0.5, 0, 0.5]
     torch.testing.assert_close(segment_log_softmax(edges, logits), torch.tensor([0, -2e4, 0]) - math.log(2))
+
+
+def test_index_tensors_are_made_one_without_cutting_numbers() -> None:
+    narrow = RelationCSC(*[torch.tensor([0, 5], dtype=torch.int32)] * 5)
+    assert _segment.uniform_index(narrow) is narrow
+    mixed = narrow._replace(indptr_t=torch.tensor([0, 2**31 + 5]))
+    made = _segment.uniform_index(mixed)
+    assert {x.dtype for x in made} == {torch.int64}
+    assert made.indptr_t.tolist() == [0, 2**31 + 5]

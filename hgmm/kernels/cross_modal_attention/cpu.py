@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import _native
+from hgmm.kernels._segment import uniform_index
 from hgmm.kernels.cross_modal_attention.inputs import (
     COMPILED_COMBINES,
     CrossModalInputs,
@@ -107,7 +108,7 @@ def forward(
         ``(N_dst, 2 M + 2, H)``: by head the logarithms of the sums of the softmaxes of g and w for each modality, of u
         and of b1.
     """
-    csc = _native.uniform_index(csc)
+    csc = uniform_index(csc)
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q_node)
     k, v = _native.stored(k, acc), _native.stored(v, acc)
@@ -147,7 +148,7 @@ def backward(
     grad_k, grad_q_node, grad_q_modal, grad_v : Tensor
         Shapes and dtypes of the inputs; empty for the side that is not needed.
     """
-    csc = _native.uniform_index(csc)
+    csc = uniform_index(csc)
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q_node)
     stored_k, stored_v = _native.stored(k, acc), _native.stored(v, acc)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hgmm.kernels import _native
 from hgmm.kernels._checks import MAX_MODALITIES, attention_refusals
+from hgmm.kernels._segment import uniform_index
 from hgmm.kernels.inter_node_attention.inputs import InterNodeInputs
 from hgmm.typing import RelationCSC
 
@@ -97,7 +98,7 @@ def forward(
         ``(N_dst, M, H, D)`` in the queries' dtype; ``(E, M, H)`` after dropout, empty if not asked for; and
         ``(N_dst, M, H)`` logarithms of the softmaxes' sums.
     """
-    csc = _native.uniform_index(csc)
+    csc = uniform_index(csc)
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q)
     query, bias = q.to(acc), None if edge_bias is None else edge_bias.to(acc)
@@ -134,7 +135,7 @@ def backward(
     grad_k, grad_q, grad_v, grad_bias : Tensor
         Shapes and dtypes of the inputs; empty for what is not needed.
     """
-    csc = _native.uniform_index(csc)
+    csc = uniform_index(csc)
     _, M, H, _ = k.shape
     acc = _native.accumulation_dtype(q)
     query, out, grad_out = (x.to(acc) for x in (q, out, grad_out))

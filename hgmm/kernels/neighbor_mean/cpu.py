@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import _native
+from hgmm.kernels._segment import uniform_index
 from hgmm.kernels.neighbor_mean.inputs import NeighborInputs
 from hgmm.typing import RelationCSC
 
@@ -64,7 +65,7 @@ def forward(
     out, total : Tensor
         ``(N_dst, M, D)`` in the dtype of `x`; ``(N_dst, M)`` sums of the weights, empty for the sum.
     """
-    csc = _native.uniform_index(csc)
+    csc = uniform_index(csc)
     _, M, D = x.shape
     acc = _native.accumulation_dtype(x)
     out = x.new_empty(csc.num_dst, M, D, dtype=acc)
@@ -97,7 +98,7 @@ def backward(
     grad_x, grad_weight : Tensor
         Shapes and dtypes of the inputs; empty for what is not needed.
     """
-    csc = _native.uniform_index(csc)
+    csc = uniform_index(csc)
     acc = _native.accumulation_dtype(x)
     out, grad_out, stored = out.to(acc), grad_out.to(acc), _native.stored(x, acc)
     weight = None if edge_weight is None else edge_weight.to(acc)
