@@ -285,7 +285,9 @@ class StabilityGate(nn.Module):
         stability, changes = self._observe(decision, logits, perturbed_logits, rows, epoch)
         steady = decision.of_dominant(decision.margin) > 0
         if self.mode == "hard":
-            steady &= (stability >= self.min_stability) & (changes <= self.max_changes)
+            # There are no more changes than the window is long; a larger bound would not fit their byte.
+            most = min(self.max_changes, self.window)
+            steady &= (stability >= self.min_stability) & (changes <= most)
         lead = decision.of_dominant(decision.reliability).unsqueeze(1) - decision.reliability
         weight *= torch.sigmoid((lead - self.delta) / self.temperature)
         return weight * (stability.to(weight.dtype) ** self.gamma * steady).unsqueeze(1)

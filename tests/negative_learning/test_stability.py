@@ -99,6 +99,16 @@ def test_the_three_reasons_of_hard_all_occur() -> None:
     assert any(((h == 0) & (x > 0)).any() for h, x in zip(hard, patient, strict=True))
 
 
+@pytest.mark.parametrize("most", [128, 2**70])
+def test_more_changes_than_a_byte_holds_may_be_allowed(most: int) -> None:
+    found, wanted = (
+        run(StabilityGate(N, mode="hard", max_changes=changes, **AT_ONCE), epochs(), [EVERYBODY])
+        for changes in (most, 5)
+    )
+    assert all(x.equal(y) for x, y in zip(found, wanted, strict=True))
+    assert found[-1].any()
+
+
 def test_a_dominant_branch_that_is_wrong_itself_does_not_teach() -> None:
     x = nodes()
     decision = decided(x)
