@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hgmm.errors import DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.training.loaders import Batch
 from hgmm.training.task import Task
 
-__all__ = ["ask_task", "nodes_to_validate", "training_loss"]
+__all__ = ["ask_task", "nodes_to_validate", "restore_task", "task_state", "training_loss"]
 
 
 def ask_task(task: Task, name: str, *args: Any) -> Any:
@@ -38,3 +41,30 @@ def training_loss(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, d
         task.loss(output, batch.target) if own is None else own(model, output, batch)
     )
     return loss
+
+
+def task_state(task: Task) -> dict[str, Tensor]:
+    """Return the tensors of a task that travel in checkpoints; none if it has no state."""
+    return dict(ask_task(task, "state_dict") or {})
+
+
+def restore_task(task: Task, state: Mapping[str, Tensor], *, folder: Path) -> None:
+    """Give a task the state of a checkpoint folder.
+
+    Raises
+    ------
+    DataError
+        If it does not fit, because another task wrote it, or one with other options.
+    """
+    if not state and not task_state(task):
+        return
+    name = type(task).__name__
+    hint = "resume with the task and the options that wrote it"
+    if not state or not hasattr(task, "load_state_dict"):
+        rule = f"{name} needs its state, got none" if not state else f"{name} has no state, got that of another task"
+        raise DataError(f"{folder}: {rule}; {hint}")
+    try:
+        ask_task(task, "load_state_dict", dict(state))
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DataError(f"{folder}: its state does not fit {name} ({reason}); {hint}") from error

@@ -31,7 +31,7 @@ from hgmm.training.checkpoint import (
 from hgmm.training.config import TrainConfig
 from hgmm.training.devices import peak_memory_mib, reset_peak_memory, usable_device
 from hgmm.training.evaluation import evaluate
-from hgmm.training.hooks import ask_task, nodes_to_validate, training_loss
+from hgmm.training.hooks import ask_task, nodes_to_validate, restore_task, task_state, training_loss
 from hgmm.training.loaders import NodeLoader, make_loader, place_graph, prepare_graph
 from hgmm.training.progress import Callback, EpochRecord, FitResult, LoopState
 from hgmm.training.schedule import Schedule
@@ -134,7 +134,7 @@ class Trainer:
             If a loss stops being finite, the task monitors a figure that it does not give, there is no folder to
             resume, or the folder has a checkpoint and shall not be resumed.
         DataError
-            If the checkpoint is broken or that of another model.
+            If the checkpoint is broken, or that of another model or task.
         """
         self._check(graph, resume)
         with _threads(self.config.num_threads):
@@ -294,7 +294,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(optimizer),
             "random": random_tensors,
-            "task": self.task.state_dict() if hasattr(self.task, "state_dict") else {},
+            "task": task_state(self.task),
         }
         tensors = {f"{group}/{key}": value for group, entries in groups.items() for key, value in entries.items()}
         progress = asdict(self._progress) | {"random": states}
@@ -319,8 +319,7 @@ class Trainer:
         self._best = checkpoint.best
         load_weights(self.model, groups["model"], folder=folder)
         restore_optimizer(optimizer, groups["optimizer"])
-        if groups["task"]:
-            self.task.load_state_dict(groups["task"])  # type: ignore[attr-defined]  # optional, see Task
+        restore_task(self.task, groups["task"], folder=folder)
         restore_random_state(states, groups["random"])
 
     def _peak(self) -> float:

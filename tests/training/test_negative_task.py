@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hgmm.dgl_compat import dgl
-from hgmm.errors import ConfigError
+from hgmm.errors import ConfigError, DataError
 from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.losses import negative_learning_loss
 from hgmm.models import HGNNIMA, GraphMNL
@@ -219,6 +219,28 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     there = resumed.state_dict()
     assert all(x.equal(there[name]) for name, x in task.state_dict().items())
     assert {"gate.memory.last_epoch", "posteriors", "transfers"} <= set(there)
+
+
+@pytest.mark.parametrize(
+    ("wrote", "reads", "match"),
+    [
+        (None, ON, r"checkpoint: NegativeLearningTask needs its state, got none; resume with the task"),
+        (ON, None, r"checkpoint: NodeClassificationTask has no state, got that of another task; resume with the task"),
+        (ON, dataclasses.replace(ON, gate="hard"), r"does not fit NegativeLearningTask \(Missing key.*memory.history"),
+        (dataclasses.replace(ON, graph_weight=0.0), ON, r"does not fit NegativeLearningTask \('posteriors'\); resume"),
+    ],
+    ids=["none", "another", "hard", "graph"],
+)
+def test_a_checkpoint_of_another_task_is_refused(
+    tmp_path: Path, wrote: NegativeConfig | None, reads: NegativeConfig | None, match: str
+) -> None:
+    graph = make_items()
+    first, second = (
+        NodeClassificationTask() if config is None else NegativeLearningTask(config) for config in (wrote, reads)
+    )
+    Trainer(mnl(graph), first, TRAIN, run_dir=tmp_path, callbacks=[StopAt(2)]).fit(graph)
+    with pytest.raises(DataError, match=match):
+        Trainer(mnl(graph), second, TRAIN, run_dir=tmp_path).fit(graph, resume=True)
 
 
 @pytest.mark.parametrize("train", [TRAIN, SAMPLED], ids=["full", "sampled"])
