@@ -24,7 +24,8 @@ def cross_modal_loss(
     """Average the cross-entropies of the fused prediction and of the branches: L_cro, with L_ind.
 
     With w = `branch_weight`, each node contributes ``(CE(O) + w sum_m CE(O^m)) / (1 + w A)``, where the sum runs over
-    the A branches that the node has; the loss is the mean over nodes.
+    the A branches that the node has; the loss is the mean over nodes. A node of which `available` says that it has no
+    branch has nothing to predict from, and does not count.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def cross_modal_loss(
     Returns
     -------
     Tensor
-        Scalar; 0 for n = 0.
+        Scalar; 0 where no node counts.
 
     Raises
     ------
@@ -84,7 +85,10 @@ def cross_modal_loss(
         if available is not None:
             weight = weight * available
         loss = (loss + (weight * branch).sum(1)) / (1.0 + weight.sum(1))
-    return loss.sum() / max(1, loss.numel())
+    if branch_logits is None or available is None:
+        return loss.sum() / max(1, loss.numel())
+    counts = available.any(1)
+    return loss.masked_fill(~counts, 0).sum() / counts.sum().clamp(min=1)
 
 
 def _check_shapes(logits: Tensor, branch_logits: Tensor | None, target: Tensor, available: Tensor | None) -> None:

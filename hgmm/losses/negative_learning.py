@@ -81,8 +81,8 @@ def negative_learning_loss(
     Raises
     ------
     ConfigError
-        An option is unknown or out of range, a class is outside [0, C), both or neither of `target` and `protected` are
-        given, or ``nckd`` is asked of C = 2, where it is 0 whatever the logits.
+        An option is unknown or out of range, a class is outside [0, C), a weight of a pair is negative or NaN, both or
+        neither of `target` and `protected` are given, or ``nckd`` is asked of C = 2, where it is 0 whatever the logits.
     ShapeError
         The tensors do not fit each other.
     BackendError
@@ -127,6 +127,11 @@ def negative_learning_loss(
         if x is not None:
             dtype = torch.bool if name == "pairs" else None
             check_axes(_WHERE, name, x, shape, dtype=dtype, hint="it has the axes of logits without the last")
+    if weight is not None and not bool((weight >= 0).all()):
+        wrong = (~(weight >= 0)).nonzero()[0].tolist()
+        raise ConfigError(
+            f"{_WHERE}, weight: must be at least 0, got {weight[tuple(wrong)].item()} at {wrong}; 0 leaves a pair out"
+        )
     if pairs is None:
         pairs = torch.ones(shape, dtype=torch.bool, device=logits.device)
     active = pairs if weight is None else pairs & (weight != 0)

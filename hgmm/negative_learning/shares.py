@@ -14,8 +14,6 @@ __all__ = ["TRANSFER_FIGURES", "shares_of_counts", "transfer_counts", "transfer_
 TRANSFER_FIGURES = ("inferior", "gate", "agreement", "dominant_accuracy", "harmful")
 """What is counted, in the order of the rows of `transfer_counts`; `transfer_shares` says what each is."""
 
-_WHERE = "transfer_shares"
-
 
 @torch.no_grad()
 def transfer_shares(
@@ -69,7 +67,7 @@ def transfer_shares(
     >>> transfer_shares(decision, decision.pairs * 0.5, logits, target)
     {'inferior': 1.0, 'gate': 0.5, 'agreement': 1.0, 'dominant_accuracy': 1.0, 'harmful': 0.0}
     """
-    return shares_of_counts(transfer_counts(decision, weight, logits, target, available=available))
+    return shares_of_counts(_counts("transfer_shares", decision, weight, logits, target, available))
 
 
 @torch.no_grad()
@@ -88,12 +86,18 @@ def transfer_counts(
     Tensor
         ``(5, 2)`` float64: part and whole of each of `TRANSFER_FIGURES`.
     """
-    n, num_branches, num_classes = check_branches(_WHERE, logits)
+    return _counts("transfer_counts", decision, weight, logits, target, available)
+
+
+def _counts(
+    where: str, decision: Arbitration, weight: Tensor, logits: Tensor, target: Tensor, available: Tensor | None
+) -> Tensor:
+    n, num_branches, num_classes = check_branches(where, logits)
     for name, x in (("decision", decision.pairs), ("weight", weight), ("available", available)):
         if x is not None:
-            check_axes(_WHERE, name, x, (n, num_branches), hint="n and P are those of logits")
-    check_axes(_WHERE, "target", target, (n,), hint="one class a node")
-    check_classes(_WHERE, "target", target, num_classes)
+            check_axes(where, name, x, (n, num_branches), hint="n and P are those of logits")
+    check_axes(where, "target", target, (n,), hint="one class a node")
+    check_classes(where, "target", target, num_classes)
     has = decision.reliability.new_ones(n, num_branches, dtype=torch.bool) if available is None else available
     predicted = logits.argmax(2)
     right = predicted == target.unsqueeze(1)

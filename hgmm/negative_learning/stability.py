@@ -34,6 +34,7 @@ _RANGES: dict[str, tuple[float, float, bool, str]] = {
     "max_changes": (0, _INF, False, "0 allows none"),
     "window": (1, torch.iinfo(torch.int8).max, False, "5 is the default"),
 }
+_COUNTS = ("warmup_epochs", "ramp_epochs", "max_changes", "window")
 
 
 def posterior_stability(posterior: Tensor, average: Tensor) -> Tensor:
@@ -164,7 +165,8 @@ class StabilityGate(nn.Module):
     Raises
     ------
     ConfigError
-        An option is unknown or out of range, or `node_ids` repeats a node or names one outside [0, num_nodes).
+        An option is unknown or out of range, a number of epochs is not whole, or `node_ids` repeats a node or names one
+        outside [0, num_nodes).
 
     Notes
     -----
@@ -361,6 +363,10 @@ class StabilityGate(nn.Module):
         check_choice(_WHERE, "measure", self.measure, MEASURES)
         for name, (low, high, open_low, hint) in _RANGES.items():
             check_number(_WHERE, name, getattr(self, name), low=low, high=high, open_low=open_low, hint=hint)
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value != int(value):
+                raise ConfigError(f"{_WHERE}, {name}: must be a whole number, got {value}; it counts epochs")
 
     def _check_inputs(self, decision: Arbitration, logits: Tensor, ids: Tensor, perturbed_logits: Tensor | None) -> int:
         """Check the tensors and return C."""

@@ -148,6 +148,11 @@ class BranchLibrary(nn.Module):
         for name, chosen, known in (("backbone", backbone, BACKBONES), ("structure", structure, STRUCTURES)):
             if chosen not in known:
                 raise ConfigError(f"BranchLibrary, {name}: {unknown_name(name, chosen, known)}")
+        if backbone in ("gat", "hgnn-ima") and hidden_size % num_heads:
+            raise ConfigError(
+                f"BranchLibrary, hidden_size: must be a multiple of num_heads={num_heads} for the backbone "
+                f"{backbone!r}, got {hidden_size}; change one of the two"
+            )
         self.schema = schema
         self.names = branch_names(schema, branches)
         self.target = str(schema.target)

@@ -24,8 +24,8 @@ __all__ = ["TargetNeighbors"]
 class TargetNeighbors:
     """The relations between target nodes.
 
-    Where relations join target nodes directly, these. Otherwise the paths of two steps that lead to a node of another
-    type and back along the graph's edges, which therefore must go both ways.
+    Where relations join different target nodes directly, these. Otherwise the paths of two steps that lead to a node of
+    another type and back along the graph's edges, which therefore must go both ways.
 
     Parameters
     ----------
@@ -38,10 +38,12 @@ class TargetNeighbors:
     def __init__(self, graph: MultimodalGraph, device: torch.device) -> None:
         g, target = graph.g, graph.target
         used = [etype for etype in g.canonical_etypes if g.num_edges(etype)]
-        self.direct = [relation_csc(g, e, device=device) for e in used if e[0] == e[2] == target]
+        # A relation that leads each node to itself only says nothing of neighbours.
+        direct = [e for e in used if e[0] == e[2] == target and _joins_different_nodes(graph, e)]
+        self.direct = [relation_csc(g, etype, device=device) for etype in direct]
         self.two_step: list[TwoStepRelation] = []
         if not self.direct:
-            for ntype in g.ntypes:
+            for ntype in (t for t in g.ntypes if t != target):
                 inward = [e for e in used if e[0] == target and e[2] == ntype]
                 outward = [e for e in used if e[0] == ntype and e[2] == target]
                 if inward and outward:
@@ -74,6 +76,11 @@ class TargetNeighbors:
         for relation in self.two_step:
             heard |= _sources(relation.inward, _sources(relation.outward, nodes))
         return heard
+
+
+def _joins_different_nodes(graph: MultimodalGraph, etype: CanonicalEtype) -> bool:
+    src, dst = graph.g.edges(etype=etype)
+    return bool((src != dst).any())
 
 
 def _joined(graph: MultimodalGraph, etypes: list[CanonicalEtype], device: torch.device) -> RelationCSC:

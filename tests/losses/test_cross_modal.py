@@ -39,19 +39,24 @@ def test_branches_that_a_node_lacks_do_not_count() -> None:
     available = torch.tensor([[True, False, True]] * 3 + [[False] * 3, [True] * 3])
     branches.data[~available] = torch.nan
     expected = 0.0
-    for i in range(N):
+    for i in (0, 1, 2, 4):
         terms = [-logits[i].log_softmax(0)[target[i]].item()]
         weights = [1.0]
         for p in range(P):
             if available[i, p]:
                 terms.append(-branches[i, p].log_softmax(0)[target[i]].item())
                 weights.append(0.5)
-        expected += sum(t * w for t, w in zip(terms, weights, strict=True)) / sum(weights) / N
+        expected += sum(t * w for t, w in zip(terms, weights, strict=True)) / sum(weights) / 4
     loss = cross_modal_loss(logits, branches, target, branch_weight=0.5, available=available)
     assert loss.item() == pytest.approx(expected)
     loss.backward()
     assert branches.grad is not None
     assert (branches.grad.abs().sum(2) > 0).equal(available)
+    # Node 3 has nothing to predict from.
+    assert logits.grad is not None
+    assert (logits.grad.abs().sum(1) > 0).tolist() == [True, True, True, False, True]
+    nothing = torch.zeros_like(available)
+    assert cross_modal_loss(logits, branches, target, branch_weight=0.5, available=nothing).item() == 0
 
 
 def test_label_smoothing_reaches_every_term() -> None:

@@ -291,6 +291,14 @@ def test_targets_outside_the_classes(wrong: int) -> None:
         negative_learning_loss(x.logits, x.dominant, x.target)
 
 
+@pytest.mark.parametrize("wrong", [-0.5, math.nan])
+def test_weights_below_0(wrong: float) -> None:
+    logits = torch.zeros(2, 2, 3)
+    weight = torch.tensor([[1.0, 0.0], [0.0, wrong]])
+    with pytest.raises(ConfigError, match=rf"weight: must be at least 0, got {wrong} at \[1, 1\]"):
+        negative_learning_loss(logits, logits[:, 0], torch.tensor([0, 1]), weight=weight)
+
+
 def test_target_or_protected() -> None:
     x = Inputs()
     with pytest.raises(ConfigError, match="give one of the two, got neither"):

@@ -136,7 +136,7 @@ def test_a_graph_must_fit(small_graph: MultimodalGraph) -> None:
         ({"branch_weights": {"structure": "big"}}, r"branch_weights\['structure'\]: must be a finite .* got 'big'"),
         ({"branch_weights": dict.fromkeys(NAMES, 0)}, r"at least one branch must count, got 0 for all of raw:text, "),
         ({"backbone": "gin"}, r"BranchLibrary, backbone: unknown backbone 'gin'"),
-        ({"backbone": "gat", "num_heads": 3}, r"GATConv, out_size: must be a multiple of num_heads=3, got 4"),
+        ({"backbone": "gat", "num_heads": 3}, r"hidden_size: must be .* num_heads=3 for the .* 'gat', got 4"),
         ({"branches": ("raw:audio",)}, r"BranchLibrary, branches: unknown branch 'raw:audio'"),
     ],
 )

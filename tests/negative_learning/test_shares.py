@@ -71,8 +71,10 @@ def test_nothing_to_take_a_share_of() -> None:
 def test_wrong_arguments() -> None:
     x = nodes()
     decision, weight = decided(x), torch.zeros(N, P)
-    with pytest.raises(ShapeError, match=r"logits: expected shape \(n, P, C\) .*, got \(40, 5\)"):
+    with pytest.raises(ShapeError, match=r"^transfer_shares, logits: expected shape \(n, P, C\) .*, got \(40, 5\)"):
         transfer_shares(decision, weight, x.fused, x.target)
+    with pytest.raises(ShapeError, match=r"^transfer_counts, logits: expected shape \(n, P, C\) .*, got \(40, 5\)"):
+        transfer_counts(decision, weight, x.fused, x.target)
     with pytest.raises(ShapeError, match=r"decision: expected shape \(39, 4\), got \(40, 4\)"):
         transfer_shares(decision, weight, x.logits[1:], x.target)
     with pytest.raises(ShapeError, match=r"weight: expected shape \(40, 4\), got \(40, 3\)"):

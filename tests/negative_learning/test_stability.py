@@ -288,6 +288,8 @@ def test_no_nodes() -> None:
         ({"ramp_epochs": -2}, "ramp_epochs: must be .* at least 0, got -2"),
         ({"min_stability": 1.2}, r"min_stability: must be .* at most 1, got 1\.2"),
         ({"max_changes": -1}, "max_changes: must be .* at least 0, got -1"),
+        ({"warmup_epochs": 2.5}, r"warmup_epochs: must be a whole number, got 2\.5"),
+        ({"max_changes": 0.5}, r"max_changes: must be a whole number, got 0\.5"),
         ({"window": 0}, "window: must be .* at least 1 and at most 127, got 0"),
         ({"average_dtype": torch.float16}, r"average_dtype: expected torch.float32 .*, got torch\.float16"),
         ({"node_ids": torch.tensor([], dtype=torch.int64)}, "node_ids: expected at least one id, .* got 0 ids"),

@@ -65,7 +65,7 @@ def test_edges_between_targets_are_followed() -> None:
     close(neighbors.compatibility(LABELS, KNOWN, 3), table, torch.float64)
 
 
-@pytest.mark.parametrize("like", [None, []], ids=["no relation", "no edge"])
+@pytest.mark.parametrize("like", [None, [], [(0, 0), (3, 3)]], ids=["no relation", "no edge", "self-loops"])
 def test_otherwise_paths_of_two_steps(like: Edges | None) -> None:
     neighbors = TargetNeighbors(films(like=like), CPU)
     assert (len(neighbors.direct), len(neighbors.two_step)) == (0, 2)
