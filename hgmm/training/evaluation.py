@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hgmm.training.loaders import NodeLoader
+from hgmm.training.loaders import Batch, Loader
 from hgmm.training.task import Task
 from hgmm.typing import NodeOutput
 
@@ -17,14 +17,14 @@ PER_NODE_AUX = ("modality_weights", "branch_weights", "embedding")
 
 
 @torch.no_grad()
-def collect_outputs(model: nn.Module, loader: NodeLoader) -> NodeOutput:
+def collect_outputs(model: nn.Module, loader: Loader[Batch]) -> NodeOutput:
     """Run a model in evaluation mode over all batches and join what belongs to single nodes.
 
     Parameters
     ----------
     model : torch.nn.Module
         Returns a `NodeOutput`; its mode is restored afterwards.
-    loader : NodeLoader
+    loader : Loader
         Keeps the order of its nodes.
 
     Returns
@@ -54,7 +54,7 @@ def collect_outputs(model: nn.Module, loader: NodeLoader) -> NodeOutput:
 def evaluate(
     model: nn.Module,
     task: Task,
-    loader: NodeLoader,
+    loader: Loader[Batch],
     *,
     scored: int | None = None,
     follow: Callable[[NodeOutput, Tensor], None] | None = None,
@@ -67,7 +67,7 @@ def evaluate(
         Returns a `NodeOutput`; run in evaluation mode, its own mode is restored.
     task : Task
         Gives loss and figures.
-    loader : NodeLoader
+    loader : Loader
         At least one node, in a fixed order.
     scored : int, optional
         The figures are about the loader's first nodes, so many of them; none, without any. Default: all.
@@ -76,7 +76,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    scored = loader.num_nodes if scored is None else scored
+    scored = loader.num_items if scored is None else scored
     logits: list[Tensor] = []
     target: list[Tensor] = []
     loss, left = 0.0, scored

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from hgmm.training.config import TrainConfig
 __all__ = [
     "Batch",
     "FullGraphLoader",
+    "Loader",
     "NeighborLoader",
-    "NodeLoader",
     "make_loader",
     "move_block",
     "place_graph",
@@ -48,15 +48,29 @@ class Batch(NamedTuple):
     target: Tensor
     nodes: Tensor
 
+    @property
+    def num_items(self) -> int:
+        """How many of the loader's items the batch is about."""
+        return len(self.target)
 
-class NodeLoader(Protocol):
-    """Gives the batches of an epoch; its length is their number."""
 
-    num_nodes: int
+B_co = TypeVar("B_co", covariant=True)
+
+
+class Loader(Protocol[B_co]):
+    """Gives the batches of an epoch; its length is their number.
+
+    Attributes
+    ----------
+    num_items : int
+        Nodes, or whatever is trained on, in an epoch.
+    """
+
+    num_items: int
 
     def __len__(self) -> int: ...
 
-    def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, *, start: int = 0) -> Iterator[B_co]:
         """Yield the batches of an epoch from number `start` on."""
         ...
 
@@ -107,7 +121,7 @@ class FullGraphLoader:
     """
 
     def __init__(self, graph: MultimodalGraph, nodes: Tensor, *, device: torch.device) -> None:
-        self.num_nodes = len(nodes)
+        self.num_items = len(nodes)
         nodes = nodes.to(graph.g.device)
         self._batch = Batch((graph.g, nodes), graph.labels[nodes].to(device), nodes.to(device))
 
@@ -163,7 +177,7 @@ class NeighborLoader:
         shuffle: bool,
         device: torch.device,
     ) -> None:
-        self.num_nodes = len(nodes)
+        self.num_items = len(nodes)
         self._graph = graph
         self._nodes = nodes.cpu()
         self._batch_size = batch_size
@@ -173,7 +187,7 @@ class NeighborLoader:
         self._device = device
 
     def __len__(self) -> int:
-        return math.ceil(self.num_nodes / self._batch_size)
+        return math.ceil(self.num_items / self._batch_size)
 
     def batches(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
@@ -196,7 +210,7 @@ class NeighborLoader:
 
 def make_loader(
     graph: MultimodalGraph, nodes: Tensor, config: TrainConfig, *, device: torch.device, training: bool
-) -> NodeLoader:
+) -> Loader[Batch]:
     """Return the loader that a configuration asks for; outside training it keeps the order and takes all neighbours."""
     if not config.batch_size:
         return FullGraphLoader(graph, nodes, device=device)

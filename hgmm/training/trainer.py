@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hgmm.dgl_compat import dgl
-from hgmm.errors import ConfigError, SchemaError, unknown_name
+from hgmm.errors import ConfigError, unknown_name
 from hgmm.graph import MultimodalGraph
 from hgmm.training.checkpoint import (
     Checkpoint,
@@ -30,9 +31,9 @@ from hgmm.training.checkpoint import (
 )
 from hgmm.training.config import TrainConfig
 from hgmm.training.devices import peak_memory_mib, reset_peak_memory, usable_device
-from hgmm.training.evaluation import evaluate
-from hgmm.training.hooks import ask_task, nodes_to_validate, restore_task, task_state, training_loss
-from hgmm.training.loaders import NodeLoader, make_loader, place_graph, prepare_graph
+from hgmm.training.hooks import ask_task, restore_task, task_state, training_loss
+from hgmm.training.loaders import Loader, place_graph, prepare_graph
+from hgmm.training.plan import Plan, make_plan
 from hgmm.training.progress import Callback, EpochRecord, FitResult, LoopState
 from hgmm.training.schedule import Schedule
 from hgmm.training.task import Task
@@ -122,7 +123,8 @@ class Trainer:
         Parameters
         ----------
         graph : MultimodalGraph
-            With training nodes; without validation nodes the last weights are kept.
+            With something to train on, for most tasks training nodes; without a validation set the last weights are
+            kept.
         resume : bool, optional
             Go on from the checkpoint in `run_dir`, or start if there is none yet. Without, there must be none.
 
@@ -136,7 +138,7 @@ class Trainer:
         DataError
             If the checkpoint is broken, or that of another model or task.
         """
-        self._check(graph, resume)
+        self._check(resume)
         with _threads(self.config.num_threads):
             reset_peak_memory(self.device)
             self.model.to(self.device)
@@ -146,23 +148,19 @@ class Trainer:
             seed_everything(self.config.seed)
             self._progress, self._best, self._stop, self._saved_at = LoopState(), {}, False, time.monotonic()
             optimizer = self._optimizer()
+            plan = make_plan(self.task, graph, self.config, self.device)
             ask_task(self.task, "on_fit_start", graph, self.device)
             if resume:
                 self._restore(optimizer)
             for callback in self.callbacks:
                 callback.on_fit_start(self, graph)
-            train = make_loader(graph, graph.train_idx, self.config, device=self.device, training=True)
-            self._run_epochs(graph, train, optimizer)
-            result = self._result(graph, train)
+            self._run_epochs(plan, optimizer)
+            result = self._result(plan)
         for callback in self.callbacks:
             callback.on_fit_end(result)
         return result
 
-    def _check(self, graph: MultimodalGraph, resume: bool) -> None:
-        if not len(graph.train_idx):
-            raise SchemaError(
-                f"Trainer.fit graph: {graph.name!r} has no training node; give it a split in graph.yaml or a train_mask"
-            )
+    def _check(self, resume: bool) -> None:
         if resume and self.run_dir is None:
             raise ConfigError("Trainer.fit resume: must come with a run_dir, got None; give the Trainer the folder")
         if not resume and self.run_dir is not None and has_checkpoint(self.run_dir / "checkpoint"):
@@ -174,26 +172,24 @@ class Trainer:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(trained, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
-    def _run_epochs(self, graph: MultimodalGraph, train: NodeLoader, optimizer: torch.optim.Optimizer) -> None:
+    def _run_epochs(self, plan: Plan, optimizer: torch.optim.Optimizer) -> None:
         progress, config = self._progress, self.config
-        steps = config.scheduler_steps or config.epochs * len(train)
+        steps = config.scheduler_steps or config.epochs * len(plan.train)
         schedule = Schedule(config.scheduler, config.learning_rate, steps, config.scheduler_warmup)
-        val = make_loader(graph, nodes_to_validate(self.task, graph), config, device=self.device, training=False)
-        num_val = len(graph.val_idx)
         while progress.epoch <= config.epochs and not self._out_of_patience():
             started = time.perf_counter()
             if progress.step == 0:
                 ask_task(self.task, "on_epoch_start", progress.epoch)
-            whole = self._train_epoch(train, optimizer, schedule)
+            whole = self._train_epoch(plan.train, optimizer, schedule)
             if whole:
-                self._close_epoch(val, num_val, started)
+                self._close_epoch(plan, started)
             else:
                 progress.epoch_seconds += time.perf_counter() - started
             self._save(optimizer, final=self._stop or self._finished())
             if self._stop:
                 return
 
-    def _train_epoch(self, train: NodeLoader, optimizer: torch.optim.Optimizer, schedule: Schedule) -> bool:
+    def _train_epoch(self, train: Loader[Any], optimizer: torch.optim.Optimizer, schedule: Schedule) -> bool:
         """Take the epoch's remaining steps; return False if a stop was asked for before the epoch was validated."""
         progress = self._progress
         self.model.train()
@@ -207,7 +203,7 @@ class Trainer:
             if self.config.gradient_clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
             optimizer.step()
-            share = len(batch.target) / train.num_nodes
+            share = batch.num_items / train.num_items
             progress.loss_sum += value * share
             for name, term in terms.items():
                 progress.term_sums[name] = progress.term_sums.get(name, 0.0) + term * share
@@ -219,14 +215,13 @@ class Trainer:
                 return False
         return True
 
-    def _close_epoch(self, val: NodeLoader, num_val: int, started: float) -> None:
+    def _close_epoch(self, plan: Plan, started: float) -> None:
         progress = self._progress
         due = progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs
-        follow = getattr(self.task, "on_validation", None)
-        scores = evaluate(self.model, self.task, val, scored=num_val, follow=follow) if due and val.num_nodes else {}
-        if scores:
+        scores = plan.validate(self.model) if due else {}
+        if "loss" in scores:
             _check_finite(scores["loss"], f"the validation loss of epoch {progress.epoch}")
-        if scores or not num_val:
+        if scores or not plan.has_val:
             self._judge(scores)
         seconds = progress.epoch_seconds + time.perf_counter() - started
         record = EpochRecord(
@@ -249,7 +244,7 @@ class Trainer:
     def _judge(self, figures: Mapping[str, float]) -> None:
         """Keep the weights if they are the best so far, and note progress for early stopping.
 
-        Without figures, because there are no validation nodes, the weights are kept.
+        Without figures, because there is nothing to validate on, the weights are kept.
         """
         progress = self._progress
         if not figures:
@@ -325,24 +320,23 @@ class Trainer:
     def _peak(self) -> float:
         return max(self._progress.peak_memory_mib, peak_memory_mib(self.device))
 
-    def _result(self, graph: MultimodalGraph, train: NodeLoader) -> FitResult:
+    def _result(self, plan: Plan) -> FitResult:
         progress = self._progress
         if self._best:
             self.model.load_state_dict(self._best)
         test: dict[str, float] = {}
         finished = self._finished()
-        if finished and len(graph.test_idx):
-            loader = make_loader(graph, graph.test_idx, self.config, device=self.device, training=False)
-            test = evaluate(self.model, self.task, loader)
-            _check_finite(test.pop("loss"), "the test loss")
-        nodes = train.num_nodes * len(progress.history)
+        if finished and plan.has_test:
+            test = plan.test(self.model)
+            _check_finite(test.pop("loss", 0.0), "the test loss")
+        items = plan.train.num_items * len(progress.history)
         return FitResult(
             epochs=self.history,
             best_epoch=progress.best_epoch,
             test=test,
             seconds=progress.seconds,
             peak_memory_mib=self._peak(),
-            throughput=nodes / progress.seconds if progress.seconds else 0.0,
+            throughput=items / progress.seconds if progress.seconds else 0.0,
             status="done" if finished else "interrupted",
         )
 

@@ -42,7 +42,7 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
 def test_full_graph_is_one_batch(graph: MultimodalGraph) -> None:
     loader = FullGraphLoader(graph, graph.val_idx, device=CPU)
     (batch,) = loader.batches(3)
-    assert (len(loader), loader.num_nodes) == (1, 30)
+    assert (len(loader), loader.num_items) == (1, 30)
     assert batch.inputs[0] is graph.g
     assert torch.equal(batch.inputs[1], graph.val_idx)
     assert torch.equal(batch.target, graph.labels[graph.val_idx])
