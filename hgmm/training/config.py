@@ -13,6 +13,7 @@ from hgmm.errors import ConfigError, unknown_name
 from hgmm.registry import MODELS
 from hgmm.training._fields import check_types, check_value
 from hgmm.training.data_config import DataConfig
+from hgmm.training.link_config import LinkConfig
 from hgmm.training.negative_config import NegativeConfig
 from hgmm.training.schedule import SCHEDULERS
 
@@ -25,7 +26,17 @@ __all__ = [
     "model_settings",
 ]
 
-MONITORS = {"micro_f1": "max", "macro_f1": "max", "accuracy": "max", "loss": "min"}
+MONITORS = {
+    "micro_f1": "max",
+    "macro_f1": "max",
+    "accuracy": "max",
+    "loss": "min",
+    "mrr": "max",
+    "mean_rank": "min",
+    "hits_at_1": "max",
+    "hits_at_3": "max",
+    "hits_at_10": "max",
+}
 """Validation figures that a run can be steered by, and in which direction they improve."""
 
 
@@ -91,8 +102,9 @@ class TrainConfig:
     patience : int, optional
         Stop at a validation this many epochs or more after the one with the best `patience_monitor`; 0 = never.
     monitor : str, optional
-        Validation figure that chooses the weights to keep: ``micro_f1``, ``macro_f1``, ``accuracy`` or ``loss``. Among
-        equal values the later epoch wins, as in the published HGNN-IMA code.
+        Validation figure that chooses the weights to keep: ``micro_f1``, ``macro_f1``, ``accuracy`` or ``loss``; for
+        triples ``mrr``, ``mean_rank`` or ``hits_at_1``, ``_3``, ``_10``. Among equal values the later epoch wins, as in
+        the published HGNN-IMA code.
     patience_monitor : str, optional
         Validation figure that `patience` watches. Default: `monitor`.
     seed : int, optional
@@ -214,12 +226,15 @@ class RunConfig:
         How to train.
     negative : NegativeConfig, optional
         How branches learn from each other.
+    link : LinkConfig, optional
+        How a model of triples is trained and ranked.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     negative: NegativeConfig = field(default_factory=NegativeConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
 
     @classmethod
     def resolve(
@@ -235,7 +250,8 @@ class RunConfig:
         dataset_settings, overrides : mapping, optional
             Dotted keys such as ``train.epochs`` or ``model.hidden_size``.
         file : mapping, optional
-            What a configuration file holds: sections ``data``, ``model``, ``train``, ``negative``, or dotted keys.
+            What a configuration file holds: sections ``data``, ``model``, ``train``, ``negative``, ``link``, or dotted
+            keys.
 
         Raises
         ------
@@ -289,10 +305,17 @@ class RunConfig:
             "model": {"name": self.model.name, **self.model.options},
             "train": _plain(dataclasses.asdict(self.train)),
             "negative": dataclasses.asdict(self.negative),
+            "link": dataclasses.asdict(self.link),
         }
 
 
-_SECTIONS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "negative": NegativeConfig}
+_SECTIONS: dict[str, Any] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "negative": NegativeConfig,
+    "link": LinkConfig,
+}
 
 
 def model_options(name: str) -> dict[str, Any]:
