@@ -124,8 +124,9 @@ def equals_reference(
             near(x, y, x.dtype, factor=factor)
     lowest = max((x.dtype for x in actual if x is not None), key=_tolerance)
     if lowest in HALF_DTYPES:
-        # The backward pass takes <grad, out> from the rounded result: D roundings, of which the root adds up.
-        factor *= max(1.0, leaves[0].shape[-1] ** 0.5)
+        # The backward pass takes <grad, out> from the rounded result: D roundings, of which the root adds up; of the
+        # thousands of sums in all sizes the farthest lie at three times that.
+        factor *= 4 * max(1.0, leaves[0].shape[-1] ** 0.5)
     for x, y, leaf in zip(actual_grads, expected_grads, leaves, strict=True):
         assert x.dtype == leaf.dtype
         near(x, y, max(lowest, leaf.dtype, key=_tolerance), factor=factor)

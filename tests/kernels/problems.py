@@ -39,9 +39,9 @@ def _to(device: torch.device, csc: RelationCSC, mask: Tensor | None) -> tuple[Re
     return RelationCSC(*(x.to(device) for x in csc)), None if mask is None else mask.to(device)
 
 
-def cross_modal_leaves(case: Case, storage: str, *, M: int, H: int, D: int) -> list[Tensor]:
+def cross_modal_leaves(case: Case, storage: str, *, M: int, H: int, D: int, seed: int = 0) -> list[Tensor]:
     kv, q = STORAGES[storage]
-    k, q_node, q_modal, v = (x.detach() for x in node_tensors(case, "sdds", M=M, H=H, D=D))
+    k, q_node, q_modal, v = (x.detach() for x in node_tensors(case, "sdds", M=M, H=H, D=D, seed=seed))
     scale = D**-0.5
     tensors = (k.to(kv), (q_node * scale).to(q), (q_modal * scale).to(q), v.to(kv))
     return [x.requires_grad_() for x in tensors]

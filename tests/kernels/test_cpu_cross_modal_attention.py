@@ -79,7 +79,8 @@ def test_every_switch_equals_the_reference(combine: str, graph: str, storage: st
 def test_every_size_equals_the_reference(M: int, combine: str, storage: str, isa: str) -> None:
     case = GRAPHS["random"]
     for H, D in product(SIZES["H"], SIZES["D"]):
-        equals_reference(call(case, M=M, combine=combine), leaves_of(case, storage, M=M, H=H, D=D))
+        # Two logits of seed 0 are 1e-8 apart, and the sign of that is a matter of rounding; of seed 6, none so near.
+        equals_reference(call(case, M=M, combine=combine), leaves_of(case, storage, M=M, H=H, D=D, seed=6))
 
 
 @pytest.mark.parametrize("storage", ["float64", "float32", "stored-bfloat16"])
