@@ -75,3 +75,16 @@ def ranking_loss(
         elif form == "sigmoid":
             total -= math.log(sigma(margin + s)) / 2
     return total / len(positive)
+
+
+def ranks(
+    scores: Sequence[Vector], right: Sequence[int], taken_out: Sequence[set[int]], allowed: Sequence[set[int]]
+) -> tuple[list[int], list[int], list[int]]:
+    """Return, by row, the candidates that beat the right entity, the others that tie with it, and all with it."""
+    counts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for row, e, out, among in zip(scores, right, taken_out, allowed, strict=True):
+        rivals = [other for other in range(len(row)) if other != e and other not in out and other in among]
+        counts[0].append(sum(row[other] > row[e] for other in rivals))
+        counts[1].append(sum(row[other] == row[e] for other in rivals))
+        counts[2].append(len(rivals) + 1)
+    return counts

@@ -3,5 +3,29 @@
 from __future__ import annotations
 
 from hgmm.kg.interactions import INTERACTIONS, ComplEx, DistMult, Interaction, RotatE, TransE, get_interaction
+from hgmm.kg.ranking_evaluator import (
+    CATEGORIES,
+    CandidateScorer,
+    RankingEvaluator,
+    RankingResult,
+    relation_categories,
+)
+from hgmm.kg.ranks import SIDES, TIES, Ranks
 
-__all__ = ["INTERACTIONS", "ComplEx", "DistMult", "Interaction", "RotatE", "TransE", "get_interaction"]
+__all__ = [
+    "CATEGORIES",
+    "INTERACTIONS",
+    "SIDES",
+    "TIES",
+    "CandidateScorer",
+    "ComplEx",
+    "DistMult",
+    "Interaction",
+    "RankingEvaluator",
+    "RankingResult",
+    "Ranks",
+    "RotatE",
+    "TransE",
+    "get_interaction",
+    "relation_categories",
+]
