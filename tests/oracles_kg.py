@@ -88,3 +88,41 @@ def ranks(
         counts[1].append(sum(row[other] == row[e] for other in rivals))
         counts[2].append(len(rivals) + 1)
     return counts
+
+
+def unit(x: Vector) -> list[float]:
+    length = math.sqrt(sum(v * v for v in x))
+    return [v / length for v in x]
+
+
+def affine(weight: Sequence[Vector], bias: Vector, x: Vector) -> list[float]:
+    return [sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
+
+
+def multimodal(
+    score: Callable[[Vector, Vector, Vector], float],
+    head: Sequence[Vector | None],
+    relation: Vector,
+    tail: Sequence[Vector | None],
+    pairs: Sequence[tuple[int, int]],
+    weights: Sequence[float],
+) -> float:
+    """Score a triple whose ends have a vector or None by modality."""
+    total = counted = 0.0
+    for (a, b), weight in zip(pairs, weights, strict=True):
+        h, t = head[a], tail[b]
+        if h is not None and t is not None:
+            total += weight * score(h, relation, t)
+            counted += weight
+    return total / counted * sum(weights)
+
+
+def mans_distance(weights: dict[str, list], h: int, r: int, t: int) -> float:
+    """Return the released model's distance: four terms of the L1 norm, every vector at length 1."""
+
+    def ends(e: int) -> tuple[list[float], list[float]]:
+        image = affine(weights["img_proj.weight"], weights["img_proj.bias"], weights["img_embeddings.weight"][e])
+        return unit(weights["ent_embeddings.weight"][e]), unit(image)
+
+    relation = unit(weights["rel_embeddings.weight"][r])
+    return -sum(transe_l1(a, relation, b) for a in ends(h) for b in ends(t))

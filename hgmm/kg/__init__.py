@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hgmm.kg.candidate_table import CandidateTable
 from hgmm.kg.interactions import INTERACTIONS, ComplEx, DistMult, Interaction, RotatE, TransE, get_interaction
+from hgmm.kg.pair_scores import ModalityPairs, PairScores
 from hgmm.kg.ranking_evaluator import (
     CATEGORIES,
     CandidateScorer,
@@ -18,9 +20,12 @@ __all__ = [
     "SIDES",
     "TIES",
     "CandidateScorer",
+    "CandidateTable",
     "ComplEx",
     "DistMult",
     "Interaction",
+    "ModalityPairs",
+    "PairScores",
     "RankingEvaluator",
     "RankingResult",
     "Ranks",
