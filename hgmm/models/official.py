@@ -12,16 +12,27 @@ from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph.multimodal import MultimodalGraph
 from hgmm.graph.schema import GraphSchema, ModalitySpec
 from hgmm.models.hgnn_ima import HGNNIMA
+from hgmm.models.mm_kge import MMTransE
 from hgmm.models.variants import VARIANTS
 from hgmm.nn._names import node_key, relation_key
 
-__all__ = ["RELEASED_VARIANTS", "hgnn_ima_from_state_dict"]
+__all__ = ["RELEASED_VARIANTS", "hgnn_ima_from_state_dict", "mm_transe_from_state_dict"]
 
 RELEASED_VARIANTS = ("modal2_align", "modal2_missing", "modal3_align", "model_modal3")
 _MODALITIES = ("text", "image", "numeric")
 _ENCODERS = ("adapt_ws_text", "adapt_ws_img", "adapt_ws_s")
 _UNUSED = ("linear.", "adapt_ws")
 _WHERE = "hgnn_ima_from_state_dict"
+_MANS = "mm_transe_from_state_dict"
+_MANS_IMAGES = "img_embeddings.weight"
+# By our name; the rest of a released state dict is its frozen images and constants of its base class and its loss.
+_MANS_NAMES = {
+    "structure": "ent_embeddings.weight",
+    "relation": "rel_embeddings.weight",
+    "projections.0.weight": "img_proj.weight",
+    "projections.0.bias": "img_proj.bias",
+}
+_MANS_UNUSED = ("zero_const", "pi_const", "margin", "embedding_range")
 
 
 def hgnn_ima_from_state_dict(
@@ -86,6 +97,60 @@ def hgnn_ima_from_state_dict(
                 f"{_WHERE}, state_dict: {name!r} fits nothing in a graph with {len(schema.ntypes)} node types and "
                 f"{len(schema.canonical_etypes)} relations; pass the graph that the weights were trained on"
             )
+    return model.eval()
+
+
+def mm_transe_from_state_dict(state_dict: Mapping[str, Tensor], *, images: Tensor | None = None) -> MMTransE:
+    """Make an `MMTransE` that scores as the released multimodal TransE of MANS with these weights does.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        What the released module's ``state_dict()`` returned.
+    images : Tensor, optional
+        ``(E, W)`` image features. Default: those in `state_dict`.
+
+    Returns
+    -------
+    MMTransE
+        In eval mode, with the dtype of the weights and modality ``image``. `MMKGE.score` is minus the released
+        distance, for all four pairs; its mode ``cmlp`` is ``pairs=[("structure", "image")]``.
+
+    Raises
+    ------
+    ConfigError
+        A tensor is missing, superfluous, or of another shape than the others ask for.
+
+    Notes
+    -----
+    In float64 the scores agree to 1e-10 with the released formula, which is restated in the tests. Its image table,
+    trained by mistake unless it was frozen before, is a constant here.
+    """
+    for name in (*_MANS_NAMES.values(), *([_MANS_IMAGES] if images is None else [])):
+        if name not in state_dict:
+            raise ConfigError(f"{_MANS}, state_dict: {name!r} is missing; pass the state_dict of MANS' MMTransE")
+    for name in state_dict:
+        if name not in (*_MANS_NAMES.values(), _MANS_IMAGES, *_MANS_UNUSED):
+            raise ConfigError(f"{_MANS}, state_dict: {name!r} is no part of MANS' MMTransE; pass its state_dict")
+    entities, relations = state_dict["ent_embeddings.weight"], state_dict["rel_embeddings.weight"]
+    features = state_dict[_MANS_IMAGES] if images is None else images
+    num_entities, dim = entities.shape
+    schema = GraphSchema(
+        ntypes=("entity",),
+        canonical_etypes=(("entity", "triple", "entity"),),
+        modalities={"entity": {"image": ModalitySpec("image", int(features.shape[1]))}},
+        relations=tuple(map(str, range(len(relations)))),
+    )
+    model = MMTransE(schema, num_entities, dim=dim).to(entities.dtype)
+    state = model.state_dict()
+    for ours, released in _MANS_NAMES.items():
+        if state_dict[released].shape != state[ours].shape:
+            raise ConfigError(
+                f"{_MANS}, state_dict: {released!r} has the shape {tuple(state_dict[released].shape)}, the other "
+                f"tensors ask for {tuple(state[ours].shape)}; pass weights and images of one model"
+            )
+    model.load_state_dict({ours: state_dict[released] for ours, released in _MANS_NAMES.items()})
+    model.set_features({"image": features})
     return model.eval()
 
 
