@@ -19,11 +19,10 @@ from hgmm.errors import DataError, Problem, first_problems, raise_problems
 from hgmm.files import file_sha256
 from hgmm.graph import DataSource, MultimodalGraph
 from hgmm.graph.schema import KINDS
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
-__all__ = ["overlap_note", "read_openke", "read_tsv"]
+__all__ = ["read_openke", "read_tsv"]
 
-SPLITS = ("train", "val", "test")
 VECTOR_SUFFIXES = (".npy", ".npz")
 
 
@@ -110,35 +109,11 @@ def read_tsv(path: Path, train_file: str = "train.tsv") -> MultimodalGraph:
     return _graph(path, TripleSet(splits[0], splits[1], splits[2], tuple(entities), tuple(relations)))
 
 
-def overlap_note(triples: TripleSet) -> str:
-    """Say in words how many triples are repeated inside a split or appear in two, or return an empty text.
-
-    Notes
-    -----
-    A test triple that is also a training triple makes a score look better than the model is.
-    """
-    size = max(len(triples.entity_vocab), len(triples.relation_vocab), 1)
-    keys = {
-        name: ((rows[:, 0] * size + rows[:, 1]) * size + rows[:, 2]).numpy()
-        for name, rows in zip(SPLITS, (triples.train, triples.val, triples.test), strict=True)
-    }
-    found = []
-    for name, key in keys.items():
-        repeated = len(key) - len(np.unique(key))
-        if repeated:
-            found.append(f"{repeated:,} of {len(key):,} {name} triples are repetitions")
-    for name, other in (("test", "train"), ("val", "train"), ("test", "val")):
-        shared = int(np.isin(keys[name], keys[other]).sum())
-        if shared:
-            found.append(f"{shared:,} of {len(keys[name]):,} {name} triples are also {other} triples")
-    return "; ".join(found)
-
-
 def _graph(path: Path, triples: TripleSet) -> MultimodalGraph:
     features, present = _vectors(path, triples.entity_vocab)
     files = sorted(file for file in path.iterdir() if file.suffix in {".txt", ".tsv", *VECTOR_SUFFIXES})
     sums = {file.name: file_sha256(file) for file in files}
-    source = DataSource("local", files=tuple(sums), sha256=sums, note=overlap_note(triples))
+    source = DataSource("local", files=tuple(sums), sha256=sums, note="; ".join(triples.report().leaks()))
     return MultimodalGraph.from_triples(
         triples, features=features, present=present, source=source, name=path.resolve().name
     )

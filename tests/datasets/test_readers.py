@@ -9,7 +9,7 @@ from hgmm.datasets.readers import MARKERS, folder_task, marker, read_dataset_fol
 from hgmm.errors import DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.graph.storage import save_graph
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 
 @pytest.mark.parametrize("name", MARKERS)

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from hgmm.datasets import info, load
-from hgmm.datasets.triples import overlap_note, read_openke, read_tsv
+from hgmm.datasets.triples import read_openke, read_tsv
 from hgmm.errors import DataError
-from hgmm.typing import TripleSet
 
 
 @pytest.fixture
@@ -46,7 +44,9 @@ def test_openke_rows_are_head_tail_relation(openke: Path) -> None:
         "train2id.txt",
         "valid2id.txt",
     )
-    assert graph.source.note == ("1 of 3 train triples are repetitions; 1 of 2 test triples are also train triples")
+    assert graph.source.note == (
+        "1 of 3 train triples are repetitions; 1 of 2 test triples (50.0%) are also train triples"
+    )
     assert info(openke).task == "link-prediction"
 
 
@@ -73,15 +73,6 @@ def test_a_validation_file_may_be_called_val(tsv: Path) -> None:
     graph = read_tsv(tsv, "train.txt")
     assert graph.triples is not None
     assert len(graph.triples.val) == 1
-
-
-def test_overlaps_are_counted_in_words() -> None:
-    rows = torch.tensor([[0, 0, 1], [1, 0, 0]])
-    clean = TripleSet(rows[:1], rows[1:], rows[:0], ("a", "b"), ("r",))
-    assert overlap_note(clean) == ""
-    assert overlap_note(clean._replace(test=rows)) == (
-        "1 of 2 test triples are also train triples; 1 of 2 test triples are also val triples"
-    )
 
 
 def test_vectors_belong_to_all_entities_or_to_the_named_ones(openke: Path) -> None:
@@ -208,11 +199,11 @@ def test_real_knowledge_graphs(real_data: Path) -> None:
     assert graph.num_nodes("entity") == 12_842
     assert len(graph.schema.relations) == 279
     assert graph.triples is not None
-    assert [len(rows) for rows in graph.triples[:3]] == [79_222, 9_903, 9_903]
+    assert [len(rows) for rows in graph.triples.splits.values()] == [79_222, 9_903, 9_903]
     assert len(graph.triples.train.unique(dim=0)) == 72_618
-    assert "1,466 of 9,903 test triples are also train triples" in graph.source.note
+    assert "1,466 of 9,903 test triples (14.8%) are also train triples" in graph.source.note
     graph = load(real_data / "kg" / "MKG-W")
     assert graph.num_nodes("entity") == 15_000
     assert graph.source.note == ""
     assert graph.triples is not None
-    assert [len(rows) for rows in graph.triples[:3]] == [34_196, 4_276, 4_274]
+    assert [len(rows) for rows in graph.triples.splits.values()] == [34_196, 4_276, 4_274]
