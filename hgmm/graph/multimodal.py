@@ -145,6 +145,7 @@ class MultimodalGraph:
         features: Mapping[str, Tensor] | None = None,
         present: Mapping[str, Tensor] | None = None,
         kinds: Mapping[str, str] | None = None,
+        sources: Mapping[str, str] | None = None,
         source: DataSource | None = None,
         name: str = "knowledge graph",
     ) -> MultimodalGraph:
@@ -160,6 +161,8 @@ class MultimodalGraph:
             ``(num_entities,)`` bool by modality, where not every entity has it.
         kinds : mapping of str to str, optional
             Kind of each modality. Default: its name if that is a kind, else ``other``.
+        sources : mapping of str to str, optional
+            Where the features of each modality come from, in words.
         source, name
             As in the constructor.
 
@@ -172,7 +175,7 @@ class MultimodalGraph:
         specs = {}
         for modality, values in (features or {}).items():
             kind = (kinds or {}).get(modality, modality if modality in KINDS else "other")
-            specs[modality] = ModalitySpec(kind, int(values.shape[1]))
+            specs[modality] = ModalitySpec(kind, int(values.shape[1]), (sources or {}).get(modality, ""))
             g.nodes["entity"].data[modality] = values
         for modality, mask in (present or {}).items():
             g.nodes["entity"].data[modality + PRESENT_SUFFIX] = mask
