@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CanonicalEtype", "EdgeDict", "NodeDict", "NodeOutput", "RelationCSC", "TripleSet"]
+__all__ = ["CanonicalEtype", "EdgeDict", "NodeDict", "NodeOutput", "RelationCSC"]
 
 CanonicalEtype = tuple[str, str, str]
 NodeDict = dict[str, Tensor]
@@ -91,24 +91,6 @@ class NodeOutput(NamedTuple):
     available: Tensor | None = None
     # A dictionary would be shared by all outputs that name none.
     aux: Mapping[str, Tensor] = MappingProxyType({})
-
-
-class TripleSet(NamedTuple):
-    """The triples of a knowledge graph with their vocabularies.
-
-    Attributes
-    ----------
-    train, val, test : Tensor
-        ``(n, 3)`` int64 rows (head, relation, tail).
-    entity_vocab, relation_vocab : tuple of str
-        Names by id.
-    """
-
-    train: Tensor
-    val: Tensor
-    test: Tensor
-    entity_vocab: tuple[str, ...]
-    relation_vocab: tuple[str, ...]
 
 
 def resolve_device(name: str) -> torch.device:

@@ -25,7 +25,7 @@ from hgmm.datasets.mm_graph_folder import (
 )
 from hgmm.datasets.source_options import JOINED, choose_file
 from hgmm.graph import DataSource, MultimodalGraph
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 __all__ = ["BooksLinksDataset", "BooksNodesDataset", "ClothDataset", "EleFashionDataset", "SportsDataset"]
 

@@ -22,7 +22,7 @@ from hgmm.datasets.source_options import JOINED, SourceOptions, choose_file
 from hgmm.datasets.torch_files import load_torch, numbers_of
 from hgmm.errors import ConfigError, DataError
 from hgmm.graph import MultimodalGraph
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 __all__ = [
     "DEFAULT_FEATURES",

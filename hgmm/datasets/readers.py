@@ -7,6 +7,7 @@ marker                        the folder is
 ``graph.yaml``                tables described by that file
 ``entity2id.txt``             a knowledge graph in OpenKE's layout
 ``train.tsv``, ``train.txt``  a knowledge graph as tab-separated ``head relation tail`` names
+``*EntityTriples.txt``        a knowledge graph as MMKG publishes it, which is split at random
 ``*Graph.pt``                 a multimodal attributed graph as MAGB and OpenMAG lay it out
 ``nc_edges-nodeid.pt``        the same in the layout of MM-Graph
 ``lp-edge-split*.pt``         links to predict in the layout of MM-Graph
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from hgmm.datasets.attributed import GRAPH_FILES, read_attributed
+from hgmm.datasets.knowledge_folder import read_mmkg, read_openke, read_tsv
 from hgmm.datasets.mm_graph_folder import EDGE_FILE, LINK_FILES, read_mm_graph, read_mm_graph_links
+from hgmm.datasets.named_triples import MMKG_TRIPLES
 from hgmm.datasets.source_options import SourceOptions
-from hgmm.datasets.triples import read_openke, read_tsv
 from hgmm.errors import ConfigError, DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.graph.folder import read_folder
@@ -37,11 +39,12 @@ MARKERS = (
     "entity2id.txt",
     "train.tsv",
     "train.txt",
+    MMKG_TRIPLES,
     GRAPH_FILES,
     EDGE_FILE,
     LINK_FILES,
 )
-TRIPLES = ("entity2id.txt", "train.tsv", "train.txt", LINK_FILES)
+TRIPLES = ("entity2id.txt", "train.tsv", "train.txt", MMKG_TRIPLES, LINK_FILES)
 WITH_CHOICE = (GRAPH_FILES, EDGE_FILE, LINK_FILES)
 
 
@@ -127,7 +130,9 @@ def read_dataset_folder(
         return load_graph(path)
     if kind == "graph.yaml":
         return read_folder(path, transforms=transforms, classes=classes)
-    return read_openke(path) if kind == "entity2id.txt" else read_tsv(path, kind)
+    if kind == "entity2id.txt":
+        return read_openke(path)
+    return read_mmkg(path) if kind == MMKG_TRIPLES else read_tsv(path, kind)
 
 
 def _read_published(path: Path, kind: str, options: SourceOptions) -> MultimodalGraph:

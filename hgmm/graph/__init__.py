@@ -8,6 +8,7 @@ from hgmm.graph.convert import from_dgl, from_networkx, from_pyg, from_scipy, to
 from hgmm.graph.corruption import Corruption, corrupt
 from hgmm.graph.csc import edge_ids, relation_csc
 from hgmm.graph.folder import read_folder
+from hgmm.graph.leaks import drop_leaks
 from hgmm.graph.multimodal import DataSource, MultimodalGraph
 from hgmm.graph.schema import GraphSchema, ModalitySpec
 from hgmm.graph.storage import load_graph, save_graph
@@ -22,6 +23,7 @@ __all__ = [
     "ModalitySpec",
     "MultimodalGraph",
     "corrupt",
+    "drop_leaks",
     "edge_ids",
     "from_dgl",
     "from_networkx",

@@ -32,8 +32,9 @@ from hgmm.dgl_compat import dgl
 from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph.hashing import mix64, unit_numbers
 from hgmm.graph.multimodal import MultimodalGraph
-from hgmm.graph.schema import PRESENT_SUFFIX, STRUCTURE
-from hgmm.graph.structure import STRUCTURE_SOURCE, structure_features
+from hgmm.graph.schema import PRESENT_SUFFIX
+from hgmm.graph.structure import renew_structure
+from hgmm.graph.validation import edge_triples
 from hgmm.typing import CanonicalEtype
 
 __all__ = ["CORRUPTIONS", "Corruption", "corrupt"]
@@ -171,7 +172,7 @@ def corrupt(graph: MultimodalGraph, corruptions: Iterable[Corruption | str], *, 
         g, done = _DAMAGE[entry.kind](g, graph, entry, seed)
         words += done
     if triples is not None and any(entry.kind == "edges" for entry in wanted):
-        triples = triples._replace(train=_edge_triples(g, graph.schema.canonical_etypes[0]))
+        triples = replace(triples, train=edge_triples(g))
     before = graph.source
     note = [f"corrupted on purpose (seed {seed}): {', '.join(words)}"] if wanted else []
     source = replace(
@@ -215,9 +216,7 @@ def _remove_edges(g: Any, graph: MultimodalGraph, entry: Corruption, seed: int) 
     }
     total = int(g.num_edges())
     g = dgl.edge_subgraph(g, kept, relabel_nodes=False, store_ids=False)
-    for ntype, specs in graph.schema.modalities.items():
-        if list(specs) == [STRUCTURE] and specs[STRUCTURE].source == STRUCTURE_SOURCE:
-            g.nodes[ntype].data[STRUCTURE] = structure_features(g, ntype, graph.node_ids[ntype]).to(g.device)
+    renew_structure(g, graph.schema, graph.node_ids)
     return g, [f"{total - int(g.num_edges()):,} of {total:,} edges removed"]
 
 
@@ -233,11 +232,6 @@ def _pair_draws(g: Any, graph: MultimodalGraph, etype: CanonicalEtype, seed: int
     with np.errstate(over="ignore"):
         bits = mix64(mix64(np.uint64(_stream_seed(seed, "edges", *ntypes)) + src) + dst)
     return unit_numbers(bits)
-
-
-def _edge_triples(g: Any, etype: CanonicalEtype) -> Tensor:
-    head, tail = g.edges(order="eid", etype=etype)
-    return torch.stack([head, g.edges[etype].data["relation"], tail], dim=1)
 
 
 def _add_noise(g: Any, graph: MultimodalGraph, entry: Corruption, seed: int) -> tuple[Any, list[str]]:

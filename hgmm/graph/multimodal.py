@@ -11,13 +11,14 @@ from torch import Tensor
 
 from hgmm.errors import ConfigError, SchemaError, raise_problems, unknown_name
 from hgmm.graph.schema import KINDS, PRESENT_SUFFIX, STRUCTURE, GraphSchema, ModalitySpec
-from hgmm.graph.structure import STRUCTURE_SOURCE, structure_features
-from hgmm.graph.validation import graph_problems, triple_problems
-from hgmm.typing import TripleSet
+from hgmm.graph.structure import STRUCTURE_SOURCE, renew_structure, structure_features
+from hgmm.graph.validation import graph_problems
+from hgmm.triples import TripleSet
 
 __all__ = ["SOURCES", "SPLITS", "DataSource", "MultimodalGraph"]
 
 SPLITS = ("train", "val", "test")
+TRIPLE_ETYPE = ("entity", "triple", "entity")
 SOURCES = ("official", "local", "embedded", "synthetic")
 
 
@@ -144,6 +145,7 @@ class MultimodalGraph:
         features: Mapping[str, Tensor] | None = None,
         present: Mapping[str, Tensor] | None = None,
         kinds: Mapping[str, str] | None = None,
+        sources: Mapping[str, str] | None = None,
         source: DataSource | None = None,
         name: str = "knowledge graph",
     ) -> MultimodalGraph:
@@ -159,30 +161,25 @@ class MultimodalGraph:
             ``(num_entities,)`` bool by modality, where not every entity has it.
         kinds : mapping of str to str, optional
             Kind of each modality. Default: its name if that is a kind, else ``other``.
+        sources : mapping of str to str, optional
+            Where the features of each modality come from, in words.
         source, name
             As in the constructor.
 
         Raises
         ------
         SchemaError
-            If the triples hold ids beyond the vocabularies, or the features do not fit; all problems are listed.
+            If the features do not fit; all problems are listed.
         """
-        from hgmm.dgl_compat import dgl
-
-        # DGL would stop at the first, with an error of its own.
-        raise_problems(triple_problems(triples), where=f"graph {name!r}", error=SchemaError)
-        etype = ("entity", "triple", "entity")
-        head, relation, tail = triples.train.long().unbind(1)
-        g = dgl.heterograph({etype: (head, tail)}, num_nodes_dict={"entity": len(triples.entity_vocab)})
-        g.edges[etype].data["relation"] = relation
+        g = _triple_graph(triples)
         specs = {}
         for modality, values in (features or {}).items():
             kind = (kinds or {}).get(modality, modality if modality in KINDS else "other")
-            specs[modality] = ModalitySpec(kind, int(values.shape[1]))
+            specs[modality] = ModalitySpec(kind, int(values.shape[1]), (sources or {}).get(modality, ""))
             g.nodes["entity"].data[modality] = values
         for modality, mask in (present or {}).items():
             g.nodes["entity"].data[modality + PRESENT_SUFFIX] = mask
-        schema = GraphSchema(("entity",), (etype,), {"entity": specs}, relations=triples.relation_vocab)
+        schema = GraphSchema(("entity",), (TRIPLE_ETYPE,), {"entity": specs}, relations=triples.relation_vocab)
         ids = {"entity": triples.entity_vocab}
         return cls(g, schema, node_ids=ids, source=source, triples=triples, name=name)
 
@@ -296,15 +293,51 @@ class MultimodalGraph:
         """Return the graph with its frames on another device (DGL must support it; hgmm's kernels do not need it)."""
         return self._like(self.g.to(device), self.schema)
 
-    def _like(self, g: Any, schema: GraphSchema) -> MultimodalGraph:
+    def with_triples(self, triples: TripleSet, *, source: DataSource | None = None) -> MultimodalGraph:
+        """Return a knowledge graph with other triples of the same entities; features are shared, not copied.
+
+        Parameters
+        ----------
+        triples : TripleSet
+            The triples; their training part becomes the edges.
+        source : DataSource, optional
+            Where the result comes from. Default: as this graph.
+
+        Raises
+        ------
+        SchemaError
+            If this is no knowledge graph, or the vocabularies are not those of the graph.
+
+        Notes
+        -----
+        What an entity without features got from its degrees is computed anew.
+        """
+        if self.triples is None:
+            raise SchemaError(
+                f"MultimodalGraph.with_triples: graph {self.name!r} has no triples; take a knowledge graph"
+            )
+        if triples.entity_vocab != self.triples.entity_vocab or triples.relation_vocab != self.triples.relation_vocab:
+            raise SchemaError(
+                f"MultimodalGraph.with_triples triples: the vocabularies must be those of graph {self.name!r} "
+                f"({self.triples.num_entities} entities, {self.triples.num_relations} relations), got others with "
+                f"{triples.num_entities} and {triples.num_relations}"
+            )
+        g = _triple_graph(triples)
+        g.ndata.update(self.g.ndata)
+        renew_structure(g, self.schema, self.node_ids)
+        return self._like(g, self.schema, triples=triples, source=source)
+
+    def _like(
+        self, g: Any, schema: GraphSchema, *, triples: TripleSet | None = None, source: DataSource | None = None
+    ) -> MultimodalGraph:
         return MultimodalGraph(
             g,
             schema,
             node_ids=self.node_ids,
             node_names=self.node_names,
-            source=self.source,
+            source=source or self.source,
             transforms=self.transforms,
-            triples=self.triples,
+            triples=triples or self.triples,
             name=self.name,
         )
 
@@ -333,6 +366,15 @@ def present_mask(
             mask = data.get(modality + PRESENT_SUFFIX)
             present[:, column] = True if mask is None else mask
     return present
+
+
+def _triple_graph(triples: TripleSet) -> Any:
+    from hgmm.dgl_compat import dgl
+
+    head, relation, tail = triples.train.unbind(1)
+    g = dgl.heterograph({TRIPLE_ETYPE: (head, tail)}, num_nodes_dict={"entity": triples.num_entities})
+    g.edata["relation"] = relation
+    return g
 
 
 def _with_structure(g: Any, schema: GraphSchema, node_ids: Mapping[str, Sequence[str]]) -> tuple[Any, GraphSchema]:

@@ -21,7 +21,8 @@ from hgmm.errors import DataError
 from hgmm.files import sync_folder, write_atomically
 from hgmm.graph.multimodal import DataSource, MultimodalGraph
 from hgmm.graph.schema import GraphSchema
-from hgmm.typing import CanonicalEtype, TripleSet
+from hgmm.triples import TripleSet
+from hgmm.typing import CanonicalEtype
 
 __all__ = ["SCHEMA_FILE", "load_graph", "save_graph"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hgmm.graph.hashing import mix64, unit_numbers
+from hgmm.graph.schema import STRUCTURE, GraphSchema
 
-__all__ = ["NUM_RANDOM", "STRUCTURE_SOURCE", "id_noise", "structure_features"]
+__all__ = ["NUM_RANDOM", "STRUCTURE_SOURCE", "id_noise", "renew_structure", "structure_features"]
 
 NUM_RANDOM = 16
 
@@ -80,3 +81,10 @@ def structure_features(graph: Any, ntype: str, ids: Sequence[str], *, seed: int 
     if not columns:
         return noise
     return torch.cat([torch.log1p(torch.stack(columns, dim=1).float()).cpu(), noise], dim=1)
+
+
+def renew_structure(g: Any, schema: GraphSchema, node_ids: Mapping[str, Sequence[str]]) -> None:
+    """Compute in place what node types without features got from their degrees, after the edges have changed."""
+    for ntype, specs in schema.modalities.items():
+        if list(specs) == [STRUCTURE] and specs[STRUCTURE].source == STRUCTURE_SOURCE:
+            g.nodes[ntype].data[STRUCTURE] = structure_features(g, ntype, node_ids[ntype]).to(g.device)

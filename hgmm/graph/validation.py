@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hgmm.errors import Problem, first_problems, unknown_name
 from hgmm.graph.schema import PRESENT_SUFFIX, GraphSchema
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
-__all__ = ["graph_problems", "triple_problems"]
+__all__ = ["graph_problems"]
 
 
 def graph_problems(
@@ -52,23 +52,7 @@ def graph_problems(
     problems += _labels(g, schema)
     problems += _relations(g, schema)
     if triples is not None:
-        problems += triple_problems(triples)
-    return problems
-
-
-def triple_problems(triples: TripleSet) -> list[Problem]:
-    """Return what is wrong with the ids of triples: their shape, their dtype, ids beyond the vocabularies."""
-    problems = []
-    for split in ("train", "val", "test"):
-        rows: Tensor = getattr(triples, split)
-        where = f"triples.{split}"
-        if rows.ndim != 2 or rows.shape[1] != 3 or rows.is_floating_point() or rows.dtype == torch.bool:
-            text = f"must be (n, 3) whole numbers, got {tuple(rows.shape)} {rows.dtype}"
-            problems.append(Problem("wrong triples", where, text))
-            continue
-        for column, what, names in ((0, "head", "entity"), (1, "relation", "relation"), (2, "tail", "entity")):
-            count = len(getattr(triples, f"{names}_vocab"))
-            problems += _out_of_range(f"{where} {what}", rows[:, column], f"known are {count}", count)
+        problems += _triples(g, schema, triples)
     return problems
 
 
@@ -211,3 +195,26 @@ def _relations(g: Any, schema: GraphSchema) -> Iterator[Problem]:
         else:
             count = len(schema.relations)
             yield from _out_of_range(f"edge type {etype!r} relation", relation, f"known are {count}", count)
+
+
+def _triples(g: Any, schema: GraphSchema, triples: TripleSet) -> Iterator[Problem]:
+    if len(schema.ntypes) != 1 or len(schema.canonical_etypes) != 1:
+        text = f"triples need one node type and one edge type, got {schema.ntypes} and {schema.canonical_etypes}"
+        yield Problem("no knowledge graph", "triples", text)
+        return
+    if g.num_nodes() != triples.num_entities:
+        text = f"{triples.num_entities} entities in the vocabulary, {g.num_nodes()} nodes in the graph"
+        yield Problem("wrong length", "triples", text)
+    if schema.relations != triples.relation_vocab:
+        text = f"{triples.num_relations} relations in the vocabulary, others in the schema ({len(schema.relations)})"
+        yield Problem("other relations", "triples", text)
+    relation = g.edata.get("relation")
+    if relation is not None and not torch.equal(edge_triples(g), triples.train.to(g.device)):
+        text = f"the {g.num_edges()} edges must be the {len(triples.train)} training triples in the order of their rows"
+        yield Problem("other edges", "triples", text)
+
+
+def edge_triples(g: Any) -> Tensor:
+    """Return ``(E, 3)`` int64 rows (head, relation, tail) of a knowledge graph's edges, in their order."""
+    head, tail = g.edges(order="eid")
+    return torch.stack([head, g.edata["relation"], tail], dim=1)

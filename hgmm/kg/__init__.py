@@ -13,6 +13,7 @@ from hgmm.kg.ranking_evaluator import (
     relation_categories,
 )
 from hgmm.kg.ranks import SIDES, TIES, Ranks
+from hgmm.kg.triples import LeakReport, TripleSet
 
 __all__ = [
     "CATEGORIES",
@@ -24,6 +25,7 @@ __all__ = [
     "ComplEx",
     "DistMult",
     "Interaction",
+    "LeakReport",
     "ModalityPairs",
     "PairScores",
     "RankingEvaluator",
@@ -31,6 +33,7 @@ __all__ = [
     "Ranks",
     "RotatE",
     "TransE",
+    "TripleSet",
     "get_interaction",
     "relation_categories",
 ]

@@ -9,7 +9,7 @@ from hgmm.datasets.readers import MARKERS, folder_task, marker, read_dataset_fol
 from hgmm.errors import DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.graph.storage import save_graph
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 
 @pytest.mark.parametrize("name", MARKERS)
@@ -21,7 +21,7 @@ def test_one_marker_tells_the_kind(tmp_path: Path, name: str) -> None:
 def test_none_or_several_markers_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"graph\.yaml, entity2id\.txt, train\.tsv, train\.txt, \*Graph\.pt, .*, and it has none of them",
+        match=r"entity2id\.txt, train\.tsv, train\.txt, \*EntityTriples\.txt, \*Graph\.pt, .*, and it has none of them",
     ):
         marker(tmp_path)
     for name in ("train.tsv", "entity2id.txt"):

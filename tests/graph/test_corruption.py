@@ -8,7 +8,7 @@ from hgmm.dgl_compat import dgl
 from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import Corruption, GraphSchema, ModalitySpec, MultimodalGraph, corrupt, load_graph, save_graph
 from hgmm.graph.structure import structure_features
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hgmm.dgl_compat import dgl
 from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.graph.multimodal import present_mask
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 
 def test_what_it_says_about_itself(small_graph: MultimodalGraph) -> None:

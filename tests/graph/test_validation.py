@@ -11,7 +11,7 @@ from hgmm.dgl_compat import dgl
 from hgmm.errors import SchemaError
 from hgmm.graph import GraphSchema, MultimodalGraph
 from hgmm.graph.validation import graph_problems
-from hgmm.typing import TripleSet
+from hgmm.triples import TripleSet
 
 
 def put(key: str, value: Any) -> Callable[[Any], None]:
@@ -106,26 +106,29 @@ def test_edges_lead_to_nodes(small_graph: MultimodalGraph) -> None:
 ROWS = torch.tensor([[0, 1, 2], [2, 0, 1]])
 
 
-@pytest.mark.parametrize("split", [0, 1, 2])
+NAMES = ("a", "b", "c"), ("r", "s")
+
+
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("triples", "message"),
     [
-        (torch.tensor([[0, 0, 3]]), "tail: ids go from 3 to 3, known are 3"),
-        (torch.tensor([[-1, 0, 0]]), "head: ids go from -1 to -1, known are 3"),
-        (torch.tensor([[0, 2, 0]]), "relation: ids go from 2 to 2, known are 2"),
-        (torch.zeros(4), r"must be \(n, 3\) whole numbers, got \(4,\) torch.float32"),
-        (torch.zeros(1, 3), r"must be \(n, 3\) whole numbers, got \(1, 3\) torch.float32"),
+        (TripleSet(ROWS, ROWS, ROWS, ("a", "b", "c", "d"), ("r", "s")), "4 entities in the vocabulary, 3 nodes"),
+        (TripleSet(ROWS, ROWS, ROWS, ("a", "b", "c"), ("r", "t")), r"2 relations in the vocabulary, .* \(2\)"),
+        (TripleSet(ROWS.flip(0), ROWS, ROWS, *NAMES), "the 2 edges must be the 2 training triples in the order"),
+        (TripleSet(ROWS[:1], ROWS, ROWS, *NAMES), "the 2 edges must be the 1 training triples"),
     ],
+    ids=["entities", "relations", "order", "number"],
 )
-def test_triples_that_break_a_rule(split: int, rows: torch.Tensor, message: str) -> None:
-    parts = [ROWS, ROWS, ROWS]
-    parts[split] = rows
-    triples = TripleSet(parts[0], parts[1], parts[2], ("a", "b", "c"), ("r", "s"))
-    with pytest.raises(SchemaError, match=f"triples.{('train', 'val', 'test')[split]}.*{message}"):
-        MultimodalGraph.from_triples(triples)
-    good = MultimodalGraph.from_triples(TripleSet(ROWS, ROWS, ROWS, ("a", "b", "c"), ("r", "s")))
+def test_triples_are_those_of_the_graph(triples: TripleSet, message: str) -> None:
+    good = MultimodalGraph.from_triples(TripleSet(ROWS, ROWS, ROWS, *NAMES))
     with pytest.raises(SchemaError, match=message):
         MultimodalGraph(good.g, good.schema, triples=triples)
+
+
+def test_triples_need_a_knowledge_graph(small_graph: MultimodalGraph) -> None:
+    triples = TripleSet(ROWS, ROWS, ROWS, *NAMES)
+    with pytest.raises(SchemaError, match=r"triples need one node type and one edge type, got \('item', 'user'\)"):
+        MultimodalGraph(small_graph.g, small_graph.schema, node_ids=small_graph.node_ids, triples=triples)
 
 
 def test_many_bad_cells_cost_ten_sentences(small_graph: MultimodalGraph) -> None:
