@@ -93,7 +93,7 @@ class NodePlan:
 
 
 def make_plan(task: Task, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> Plan:
-    """Return the task's own plan, from its method ``plan(graph, device)``, or else that for target nodes."""
+    """Return the task's own plan, from its method ``plan(graph, config, device)``, or else that for target nodes."""
     own = getattr(task, "plan", None)
-    plan: Plan = NodePlan(task, graph, config, device) if own is None else own(graph, device)
+    plan: Plan = NodePlan(task, graph, config, device) if own is None else own(graph, config, device)
     return plan
