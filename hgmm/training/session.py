@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,13 @@ from hgmm.training.interrupts import Interrupted, interruptible, stop_signals
 from hgmm.training.negative_task import NegativeLearningTask
 from hgmm.training.predictions import labelled_table
 from hgmm.training.progress import Callback, EpochRecord, FitResult
+from hgmm.training.run_folder import is_free
 from hgmm.training.run_record import RECORD, RunRecord, aggregate, source_commit, versions
 from hgmm.training.task import NodeClassificationTask
 from hgmm.training.trained_run import CONFIG, DESCRIPTION, describe_model, load_run
 from hgmm.training.trainer import Trainer, seed_everything
 
-__all__ = ["build_model", "configure", "load_data", "new_run_dir", "train_run", "train_runs"]
+__all__ = ["build_model", "configure", "load_data", "train_run", "train_runs"]
 
 NODE_CLASSIFICATION = "node-classification"
 
@@ -69,28 +69,6 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
         own = model_settings(name) if name in MODELS else {}
         settings = {key: x for key, x in info.settings.items() if not key.startswith("model.") and key not in own}
     return RunConfig.resolve(settings, from_file, overrides)
-
-
-def new_run_dir(config: RunConfig, *, parent: str | Path = "runs") -> Path:
-    """Make a folder ``runs/<dataset>-<model>-<YYYYmmdd-HHMMSS>`` that no other process gets.
-
-    Raises
-    ------
-    DataError
-        If it cannot be made.
-    """
-    stem = f"{datasets.info(config.data.dataset).name}-{config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = Path(parent) / stem, 1
-    while True:
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            path = Path(parent) / f"{stem}-{number}"
-        except OSError as error:
-            raise DataError(f"run folder {path}: it cannot be made ({error.strerror}); name another one") from error
-        else:
-            return path
 
 
 def load_data(config: RunConfig) -> MultimodalGraph:
@@ -270,19 +248,9 @@ def train_runs(
 def _fresh_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
     if config is None:
         raise ConfigError("train_run config: must be given unless a run is resumed, got None")
-    if run_dir.exists() and not (run_dir.is_dir() and _is_free(run_dir)):
+    if run_dir.exists() and not (run_dir.is_dir() and is_free(run_dir)):
         raise ConfigError(f"run folder {run_dir}: it exists and is not empty; choose another, or resume that run")
     return dataclasses.replace(config, model=config.model.complete())
-
-
-def _is_free(run_dir: Path) -> bool:
-    # A process killed while it writes its first file leaves a hidden temporary one.
-    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
-    if names != {CONFIG, RECORD}:
-        return not names
-    # A run refused for a wrong option or missing data leaves only its words, and the corrected one takes its place.
-    record = RunRecord.load(run_dir)
-    return record.status == "failed" and not record.epochs
 
 
 def _resumed_config(config: RunConfig | None, run_dir: Path, *, several: bool) -> RunConfig:
