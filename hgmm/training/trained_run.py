@@ -24,6 +24,7 @@ from hgmm.training.devices import usable_device
 from hgmm.training.evaluation import collect_outputs
 from hgmm.training.loaders import make_loader, place_graph, prepare_graph
 from hgmm.training.predictions import Predictions, predictions_from_output
+from hgmm.training.run_record import near_runs
 from hgmm.training.task import classification_metrics
 from hgmm.typing import NodeOutput
 
@@ -219,7 +220,7 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     """
     path = Path(path)
     if not (path / CONFIG).exists():
-        raise DataError(f"{path}: it has no {CONFIG}; name the folder that a run has written")
+        raise DataError(f"{path}: it has no {CONFIG}; name the folder that a run has written.{near_runs(path)}")
     several = sorted(folder.name for folder in path.glob("seed-*"))
     if several:
         raise DataError(f"{path}: it holds several runs; name one of their folders: {', '.join(several)}")
