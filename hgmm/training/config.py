@@ -21,6 +21,7 @@ __all__ = [
     "ModelConfig",
     "RunConfig",
     "TrainConfig",
+    "keys_called",
     "model_options",
     "model_settings",
 ]
@@ -327,8 +328,9 @@ def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in data.items():
         section, dot, _ = str(key).partition(".")
         if section not in _SECTIONS:
-            example = [*([] if dot else _keys_called(section)), "train.epochs"][0]
-            hint = "" if dot else f" A key begins with its section, as in {example}"
+            hint = ""
+            if not dot and not near_names(section, _SECTIONS):
+                hint = f" A key begins with its section, as in {[*keys_called(section), 'train.epochs'][0]}"
             raise ConfigError(f"configuration: {unknown_name('section', section, _SECTIONS)}{hint}")
         if dot:
             flat[key] = value
@@ -343,11 +345,11 @@ def _unknown_key(key: str, what: str, known: Iterable[str]) -> ConfigError:
     section, _, name = key.partition(".")
     names = list(known)
     own = [f"{section}.{entry}" for entry in near_names(name, names)]
-    near = [*own, *(entry for entry in _keys_called(name, exactly=bool(own)) if entry not in own)]
+    near = [*own, *(entry for entry in keys_called(name, exactly=bool(own)) if entry not in own)]
     return ConfigError(f"{key}: {unknown_name(what, name, names, near=near)}")
 
 
-def _keys_called(name: str, *, exactly: bool = False) -> list[str]:
+def keys_called(name: str, *, exactly: bool = False) -> list[str]:
     """Return the dotted keys of all sections and models that are called `name`; if there are none, nearly so."""
     keys = {("model", option) for model in MODELS for option in ("name", *_option_parameters(model))}
     for section, config in _SECTIONS.items():
