@@ -22,11 +22,12 @@ from hgmm.registry import DATASETS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["STATUSES", "Finding", "diagnose", "is_broken"]
+__all__ = ["STATUSES", "Finding", "backend_reasons", "diagnose", "is_broken"]
 
 STATUSES = ("ok", "note", "broken")
 PYTHON_RANGE = ((3, 10), (3, 13))
 _MIB = 1024**2
+_DEVICES = {"cpu": "cpu", "triton": "cuda"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,29 @@ def diagnose(root: str | os.PathLike[str] | None = None) -> list[Finding]:
     if not is_broken(findings):
         findings += [*_kernels(), *_data(root), *_machine()]
     return findings
+
+
+def backend_reasons(name: str, *, device: str | None = None) -> list[str]:
+    """Return why kernels of one implementation cannot run here; empty if they can.
+
+    Parameters
+    ----------
+    name : str
+        A name of `hgmm.settings.BACKENDS`.
+    device : str, optional
+        Where the tensors will be: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Without it only the machine is asked.
+    """
+    from hgmm.kernels import OPERATORS
+    from hgmm.kernels._triton import interpreted
+    from hgmm.typing import resolve_device
+
+    backends = [backend for operator in OPERATORS.values() for backend in operator if backend.name == name]
+    reasons = list(dict.fromkeys(reason for backend in backends for reason in backend.unavailable_reasons()))
+    # Triton's interpreter takes tensors of any device.
+    if reasons or device is None or name not in _DEVICES or (name == "triton" and interpreted()):
+        return reasons
+    kind = resolve_device(device).type
+    return [] if kind == _DEVICES[name] else [f"they run on {_DEVICES[name]}, and the device is {kind}"]
 
 
 def _versions() -> Iterator[Finding]:
@@ -235,6 +259,17 @@ def _data(root: str | os.PathLike[str] | None) -> Iterator[Finding]:
             yield Finding("data", name, f"{there} of {len(files)} published files in {files[0].parent}", status)
 
 
+def _load(cores: int) -> Iterator[Finding]:
+    """Note that other programs want the cores, too: a step waits for the slowest of its threads."""
+    # Windows counts no load.
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > cores:
+        text = f"{load:.1f} programs want to compute, and there are {cores} cores: threads wait for each other, and "
+        text += "training with two can be slower than with one; set train.num_threads=1 or OMP_NUM_THREADS=1 "
+        text += "(docs/troubleshooting.md, Speed and memory)"
+        yield Finding("machine", "load", text, "note")
+
+
 def _machine() -> Iterator[Finding]:
     import psutil
     import torch
@@ -242,6 +277,7 @@ def _machine() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     text = f"{cores} cores usable, torch computes with {torch.get_num_threads()} threads"
     yield Finding("machine", "processor", text)
+    yield from _load(cores)
     memory = psutil.virtual_memory()
     text = f"{memory.available // _MIB:,} MiB of {memory.total // _MIB:,} MiB available"
     yield Finding("machine", "memory", text)

@@ -5,8 +5,9 @@ Every message has three parts: where and which argument; the rule and what came 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import TypeVar
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SchemaError",
     "ShapeError",
     "first_problems",
+    "near_names",
     "raise_problems",
     "unknown_name",
 ]
@@ -150,8 +152,62 @@ def raise_problems(
     raise error("\n".join(lines))
 
 
-def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
-    """Say that `name` is not one of `known`, list these, and suggest the nearest.
+def near_names(name: object, known: Iterable[str]) -> list[str]:
+    """Return the names that `name` may have been meant for, the likeliest first; at most three, often none.
+
+    Case, hyphens and underscores do not count. A word of a name stands for it, and so do the initials of its words.
+
+    Examples
+    --------
+    >>> near_names("Learning-Rat", ["learning_rate", "weight_decay"])
+    ['learning_rate']
+    >>> near_names("cloth", ["cloth-copurchase", "emoji", "toys"])
+    ['cloth-copurchase']
+    """
+    typed = _letters(str(name))
+    scores = {entry: _likeness(typed, entry) for entry in known}
+    least = max(_LIKE, max(scores.values(), default=0.0) - _AS_LIKE)
+    near = [entry for entry, score in scores.items() if score >= least]
+    return sorted(near, key=lambda entry: (-scores[entry], entry))[:_SUGGESTED]
+
+
+_SUGGESTED = 3
+# The ratios of difflib, 2 * (equal letters) / (all letters): where a word begins to look like another, and how much
+# less like it than the best suggestion a further one may be.
+_LIKE = 0.65
+_AS_LIKE = 0.15
+_SHORTEST_PART = 4
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _likeness(typed: str, entry: str) -> float:
+    words = [word.casefold() for word in re.split(r"[\W_]+", entry) if word]
+    letters = "".join(words)
+    if typed in {*words, "".join(word[0] for word in words)} or (len(typed) >= _SHORTEST_PART and typed in letters):
+        return 1.0
+    return SequenceMatcher(None, typed, letters).ratio()
+
+
+def unknown_name(
+    what: str, name: object, known: Iterable[str], *, near: Sequence[str] | None = None, listed_by: str = ""
+) -> str:
+    """Say that `name` is not one of `known`, suggest what may be meant, and list what is known.
+
+    Parameters
+    ----------
+    what : str
+        Singular noun, for example ``"dataset"``.
+    name : object
+        What was given.
+    known : iterable of str
+        The valid names. A long list is left out beside a suggestion.
+    near : sequence of str, optional
+        What to suggest, where the caller knows better than `near_names`.
+    listed_by : str, optional
+        The command that lists them; named where the list is left out.
 
     Examples
     --------
@@ -159,6 +215,15 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     "unknown dataset 'emojy'; known: amazon, emoji. Did you mean 'emoji'?"
     """
     names = sorted(known)
-    text = f"unknown {what} {name!r}; known: {', '.join(names) if names else 'none'}."
-    near = get_close_matches(str(name), names, n=1)
-    return f"{text} Did you mean {near[0]!r}?" if near else text
+    suggested = [repr(entry) for entry in (near_names(name, names) if near is None else near)[:_SUGGESTED]]
+    long = len(names) > _LISTED
+    text = f"unknown {what} {name!r}"
+    if not (suggested and long):
+        text += f"; known: {', '.join(names) if names else 'none'}"
+    if not suggested:
+        return f"{text}."
+    text += f". Did you mean {' or '.join(filter(None, (', '.join(suggested[:-1]), suggested[-1])))}?"
+    return f"{text} All of them: {listed_by}." if long and listed_by else text
+
+
+_LISTED = 12

@@ -23,6 +23,8 @@ class Registry(Generic[T]):
     module : str
         The module whose import fills the table. It is imported on the first look-up, so that reading a registry costs
         nothing until it is used and nobody needs to import the models to know that there are some.
+    listed_by : str, optional
+        The command that lists the names.
 
     Examples
     --------
@@ -35,8 +37,9 @@ class Registry(Generic[T]):
     ['square']
     """
 
-    def __init__(self, what: str, module: str) -> None:
+    def __init__(self, what: str, module: str, *, listed_by: str = "") -> None:
         self.what = what
+        self._listed_by = listed_by
         self._module = module
         self._entries: dict[str, T] = {}
 
@@ -67,7 +70,7 @@ class Registry(Generic[T]):
         """
         self._fill()
         if name not in self._entries:
-            raise ConfigError(unknown_name(self.what, name, self._entries))
+            raise ConfigError(unknown_name(self.what, name, self._entries, listed_by=self._listed_by))
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -82,5 +85,5 @@ class Registry(Generic[T]):
         import_module(self._module)
 
 
-DATASETS: Registry[Any] = Registry("dataset", "hgmm.datasets")
+DATASETS: Registry[Any] = Registry("dataset", "hgmm.datasets", listed_by="hgmm datasets list")
 MODELS: Registry[Any] = Registry("model", "hgmm.models")

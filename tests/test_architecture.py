@@ -16,7 +16,7 @@ LONGER_MODULES: frozenset[str] = frozenset()
 
 BASE = frozenset({"errors", "typing", "settings", "registry"})
 TENSORS = BASE | {"kernels"}
-GRAPHS = BASE | {"dgl_compat", "files", "graph", "triples"}
+GRAPHS = BASE | {"dgl_compat", "files", "syntax", "graph", "triples"}
 LAYERS = TENSORS | GRAPHS | {"nn"}
 TRAINING = GRAPHS | {"losses", "negative_learning", "sampling", "kg", "datasets", "training"}
 
@@ -26,6 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "settings": BASE,
     "registry": BASE,
     "files": BASE,
+    "syntax": BASE,
     "triples": BASE,
     "dgl_compat": BASE,
     "kernels": TENSORS,

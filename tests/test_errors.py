@@ -11,6 +11,7 @@ from hgmm.errors import (
     SchemaError,
     ShapeError,
     first_problems,
+    near_names,
     raise_problems,
     unknown_name,
 )
@@ -79,3 +80,46 @@ def test_unknown_names_list_the_known_and_suggest() -> None:
     )
     assert unknown_name("model", "zzz", ["gat"]) == "unknown model 'zzz'; known: gat."
     assert unknown_name("model", None, []) == "unknown model None; known: none."
+
+
+def test_a_long_list_gives_way_to_good_suggestions() -> None:
+    known = [f"name{number}" for number in range(20)] + ["emoji"]
+    assert unknown_name("dataset", "emojy", known) == "unknown dataset 'emojy'. Did you mean 'emoji'?"
+    assert unknown_name("dataset", "emojy", known, listed_by="hgmm list").endswith("'emoji'? All of them: hgmm list.")
+    assert "known: emoji, name0, name1, " in unknown_name("dataset", "zzz", known, listed_by="hgmm list")
+    assert unknown_name("dataset", "name", known).endswith("Did you mean 'name0', 'name1' or 'name10'?")
+    assert unknown_name("key", "b", ["a"], near=["x.b"]) == "unknown key 'b'; known: a. Did you mean 'x.b'?"
+
+
+DATASETS = ("amazon", "amazon-1", "amazon-2", "books-lp", "cloth-copurchase", "emoji", "imdb", "movies", "reddit-m")
+KEYS = ("batch_size", "epochs", "learning_rate", "patience", "scheduler_warmup", "seed", "weight_decay")
+VARIANTS = ("modal2_align", "modal2_missing", "modal3_align", "poster", "sharp")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("emojy", DATASETS, ["emoji"]),
+        ("IMBD", DATASETS, ["imdb"]),
+        ("amazn", DATASETS, ["amazon", "amazon-1", "amazon-2"]),
+        ("amazon1", DATASETS, ["amazon-1", "amazon", "amazon-2"]),
+        ("cloth", DATASETS, ["cloth-copurchase"]),
+        ("reddit", DATASETS, ["reddit-m"]),
+        ("mine", DATASETS, []),
+        ("hgnnima", ("graph-mnl", "hgnn-ima"), ["hgnn-ima"]),
+        ("GraphMNL", ("graph-mnl", "hgnn-ima"), ["graph-mnl"]),
+        ("gcn", ("graph-mnl", "hgnn-ima"), []),
+        ("shrp", VARIANTS, ["sharp"]),
+        ("modal2", VARIANTS, ["modal2_align", "modal2_missing"]),
+        ("modal3_aling", VARIANTS, ["modal3_align", "modal2_align"]),
+        ("learning-rate", KEYS, ["learning_rate"]),
+        ("lr", KEYS, ["learning_rate"]),
+        ("warmup", KEYS, ["scheduler_warmup"]),
+        ("epoch", KEYS, ["epochs"]),
+        ("optimizer", KEYS, []),
+        ("", KEYS, []),
+        ("x", (), []),
+    ],
+)
+def test_near_names(name: str, known: tuple[str, ...], near: list[str]) -> None:
+    assert near_names(name, known) == near

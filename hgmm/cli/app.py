@@ -21,6 +21,7 @@ from hgmm.cli.import_folder import import_folder
 from hgmm.cli.predict import predict
 from hgmm.cli.runs import runs
 from hgmm.cli.train import train
+from hgmm.cli.wording import for_command_line, given_as
 from hgmm.errors import HgmmError
 from hgmm.settings import prefer_large_pages
 
@@ -43,13 +44,14 @@ def _system_words(error: OSError) -> str:
 
 
 @contextmanager
-def _plain_errors(debug: bool) -> Iterator[None]:
+def _plain_errors(ctx: click.Context) -> Iterator[None]:
+    debug = bool(ctx.params.get("debug"))
     try:
         yield
     except HgmmError as error:
         if debug:
             raise
-        _print_error(str(error))
+        _print_error(for_command_line(str(error), given_as(ctx)))
         raise SystemExit(USER_ERROR) from error
     except OSError as error:
         # Click ends quietly when whoever read the output has closed it.
@@ -84,7 +86,7 @@ class _Group(click.Group):
     """A group that shows an error of hgmm or of the system as a message and exits with code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _orderly_termination(), _plain_errors(debug=bool(ctx.params.get("debug"))):
+        with _orderly_termination(), _plain_errors(ctx):
             return super().invoke(ctx)
 
 

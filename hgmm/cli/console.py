@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-__all__ = ["format_score", "make_console", "make_table", "natural_width", "print_note", "print_table"]
+__all__ = [
+    "can_redraw",
+    "format_score",
+    "make_console",
+    "make_table",
+    "natural_width",
+    "print_note",
+    "print_table",
+    "waiting",
+]
 
 _LOG_WIDTH = 160
 _UNBOUNDED = 10_000
@@ -21,6 +32,21 @@ def make_console(*, stderr: bool = False) -> Console:
         # A log or a pipe has no width; Rich would take 80 and fold paths and names.
         console.width = _LOG_WIDTH
     return console
+
+
+def can_redraw(console: Console) -> bool:
+    """Say whether what is on the screen can be drawn anew in place."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Say on a terminal what is being waited for, until it is done; a log needs no such line."""
+    if not can_redraw(console):
+        yield
+        return
+    with console.status(f"{what} …"):
+        yield
 
 
 def make_table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:

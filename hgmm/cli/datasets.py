@@ -8,6 +8,7 @@ import click
 
 from hgmm.cli.completion import dataset_names
 from hgmm.cli.console import format_score, make_console, make_table, print_table
+from hgmm.cli.wording import remember_given
 
 __all__ = ["datasets"]
 
@@ -48,6 +49,7 @@ def info(name: str, data_root: Path | None) -> None:
     from hgmm.registry import DATASETS
     from hgmm.settings import data_root as resolve_root
 
+    remember_given({"data.dataset": "NAME"})
     found = library.info(name)
     console = make_console()
     console.print(found.title, style="bold")
@@ -95,6 +97,7 @@ def fetch(name: str, features: tuple[str, ...], data_root: Path | None) -> None:
     """
     from hgmm import datasets as library
 
+    remember_given({"data.dataset": "NAME", "data.features": "--feature"})
     options = library.SourceOptions.parse(features)
     paths = library.fetch(name, root=data_root, options=options)
     console = make_console()

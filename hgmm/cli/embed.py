@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from hgmm.cli.backend import check_backend
 from hgmm.cli.completion import dataset_names, run_folders
 from hgmm.cli.console import make_console
 from hgmm.cli.export import EMBEDDING_FORMATS, check_format, write_embeddings
+from hgmm.cli.wording import remember_given
 
 __all__ = ["embed"]
 
@@ -27,6 +29,8 @@ def embed(run: Path, output: Path, dataset: str | None, data_root: str | None, d
     from hgmm.training import load_run
 
     check_format(output, EMBEDDING_FORMATS)
+    remember_given({"data.dataset": "--dataset", "train.device": "--device"})
+    check_backend()
     trained = load_run(run, device=device)
     graph = trained.load_graph(dataset, root=data_root)
     ids, values = trained.embed(graph)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from hgmm.cli.backend import check_backend
 from hgmm.cli.completion import dataset_names, run_folders
 from hgmm.cli.console import format_score, make_console, make_table, print_table
+from hgmm.cli.wording import remember_given
 
 __all__ = ["evaluate"]
 
@@ -25,6 +27,8 @@ def evaluate(run: Path, dataset: str | None, data_root: str | None, split: str |
     from hgmm.cli.results import METRICS, data_words
     from hgmm.training import load_run
 
+    remember_given({"data.dataset": "--dataset", "train.device": "--device"})
+    check_backend()
     trained = load_run(run, device=device)
     graph = trained.load_graph(dataset, root=data_root)
     figures = trained.evaluate(graph, split=split)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.text import Text
 
-from hgmm.cli.console import format_score
+from hgmm.cli.console import can_redraw, format_score
 
 if TYPE_CHECKING:
     from hgmm.graph import MultimodalGraph
@@ -123,7 +124,12 @@ class LiveView(_View):
     def __init__(self, console: Console, *, title: str, runs: int = 1) -> None:
         super().__init__(console, title=title, runs=runs)
         self._record: EpochRecord | None = None
-        self._live: Live | None = None
+        self._live: Live | Status | None = None
+
+    def wait(self, what: str) -> None:
+        """Say what is being waited for, until the first epoch or an error."""
+        self._live = self._console.status(f"{what} …")
+        self._live.start()
 
     def on_fit_start(self, trainer: Trainer, graph: MultimodalGraph) -> None:
         """Start to draw."""
@@ -191,6 +197,9 @@ class PlainLines(_View):
         self._every = max(1, self._epochs // _LINES_PER_RUN)
         self._console.print(self._title, soft_wrap=True)
 
+    def wait(self, what: str) -> None:
+        """Say nothing: what a log waits for it cannot take back."""
+
     def on_step(self, step: int, num_steps: int) -> None:
         """Say nothing: a step is too small for a line."""
 
@@ -226,7 +235,7 @@ def make_view(console: Console, *, title: str, runs: int = 1) -> LiveView | Plai
     runs : int, optional
         How many runs will follow each other.
     """
-    view = LiveView if console.is_terminal and not console.is_dumb_terminal else PlainLines
+    view = LiveView if can_redraw(console) else PlainLines
     return view(console, title=title, runs=runs)
 
 

@@ -8,19 +8,34 @@ from pathlib import Path
 import click
 
 from hgmm.cli.console import format_score, make_console, make_table, natural_width, print_table
+from hgmm.errors import DataError
 
 __all__ = ["runs"]
 
 
+_DEFAULT = Path("runs")
+
+
+def _warn(error: DataError) -> None:
+    click.secho("Warning: ", fg="yellow", bold=True, nl=False, err=True)
+    click.echo(f"left out: {error}", err=True)
+
+
 @click.command(short_help="List past runs.")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), required=False)
-def runs(folder: Path) -> None:
-    """Show the runs whose folders lie in FOLDER (default: runs)."""
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+def runs(folder: Path | None) -> None:
+    """Show the runs whose folders lie in FOLDER (default: runs).
+
+    A run whose record is broken is named and left out.
+    """
     from hgmm.cli.results import data_words
     from hgmm.training import list_runs
 
     console = make_console()
-    found = list_runs(folder)
+    # Before the first run there is no folder yet, which is no mistake of whoever has named none.
+    known = folder is not None or _DEFAULT.is_dir()
+    folder = folder or _DEFAULT
+    found = list_runs(folder, on_broken=_warn) if known else []
     if not found:
         console.print(f"There are no runs in {folder}. Start one with: hgmm train", soft_wrap=True)
         return

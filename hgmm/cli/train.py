@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 
+from hgmm.cli.backend import check_backend
 from hgmm.cli.completion import dataset_names, model_names
-from hgmm.cli.console import make_console
+from hgmm.cli.console import make_console, waiting
+from hgmm.cli.live import make_view
+from hgmm.cli.plots import leave_plots
+from hgmm.cli.results import Announcement, describe_run, print_config, print_result
+from hgmm.cli.wording import remember_given
+from hgmm.errors import near_names
 from hgmm.settings import BACKENDS
 
 if TYPE_CHECKING:
-    from hgmm.training import RunConfig
+    from hgmm.training import RunConfig, RunRecord
 
 __all__ = ["train"]
 
 _LOSS_ABLATIONS = {"L_att": "train.missing_attention_weight", "L_ind": "train.branch_weight"}
 
 
-def _overrides(values: dict[str, Any], ablate: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, Any]:
-    """Turn the options that were given into configuration keys; a named option wins over ``--set``."""
-    from hgmm.training import parse_setting
+class _Command(click.Command):
+    """A command whose unknown options are looked for among the settings, too."""
 
-    given = dict(map(parse_setting, settings))
-    # Neither 0 nor 0.0 counts as not given, and both equal False.
-    given |= {key: value for key, value in values.items() if value is not None and value is not False and value != ()}
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from hgmm.training.config import keys_called
+
+            options = [option for param in self.params for option in param.opts]
+            name = error.option_name.strip("-").replace("-", "_")
+            near = near_names(name, options) or [f"--set {key}=VALUE" for key in keys_called(name)[:3]]
+            hint = f" Did you mean {' or '.join(near)}?" if near else " hgmm train --help lists them."
+            raise click.NoSuchOption(
+                error.option_name, message=f"No such option {error.option_name!r}.{hint}", ctx=ctx
+            ) from error
+
+
+def _overrides(values: dict[str, Any], ablate: tuple[str, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """Turn the options that were given into configuration keys; a named option wins over ``--set``."""
+    given = settings | values
     given |= {_LOSS_ABLATIONS[name]: 0.0 for name in ablate if name in _LOSS_ABLATIONS}
     parts = [name for name in ablate if name not in _LOSS_ABLATIONS]
     return given | ({"model.ablate": parts} if parts else {})
 
 
-@click.command(short_help="Train a model on a data set.")
+def _remember(
+    file: Path | None, settings: dict[str, Any], values: dict[str, Any], ablate: tuple[str, ...], backend: str | None
+) -> None:
+    """Remember by configuration key where a setting stands, for the error that finds it wrong."""
+    from hgmm.training import RunConfig, read_config
+
+    params = click.get_current_context().command.params
+    options = {str(param.name).replace("_", ".", 1): param.opts[0] for param in params}
+    words = {"run folder": "--run-dir", "configuration": "--set" if settings else f"--config {file}"}
+    words |= {"HGMM_BACKEND": "--backend"} if backend else {}
+    remember_given(words)
+    words |= {key: f"{key} in {file}" for key in (RunConfig.merge(read_config(file)) if file else {})}
+    words |= {key: f"--set {key}" for key in settings}
+    words |= {key: options[key] for key in values}
+    remember_given(words | ({"model.ablate": "--ablate"} if ablate else {}))
+
+
+@click.command(cls=_Command, short_help="Train a model on a data set.")
 @click.option("--dataset", "data_dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: emoji]")
 @click.option("--model", "model_name", shell_complete=model_names, help="Registered model.  [default: the data set's]")
 @click.option("--variant", "model_variant", help="Variant of the model.  [default: the data set's]")
@@ -79,50 +117,80 @@ def train(
     """Train a model on a data set, show how it goes, and leave a run folder.
 
     Settings: an option wins over --config, which wins over the data set's own settings, which win over the defaults.
-    The exit code is 2 for a wrong setting or broken data, 130 or 143 for a run that was stopped and can be resumed.
+    The exit code is 2 for a wrong setting or broken data, 130 or 143 for a run that was stopped and can be resumed. A
+    run that fails before its first epoch leaves nothing behind under a default name.
     """
-    from hgmm.errors import ConfigError
-    from hgmm.training import configure, new_run_dir
-    from hgmm.training.trained_run import CONFIG
-
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with.")
-    if resume and run_dir is not None and not (run_dir / CONFIG).exists():
-        raise ConfigError(f"--resume: {run_dir} has no {CONFIG}, so no run to go on with; start it without.")
-    if backend is not None:
-        os.environ["HGMM_BACKEND"] = backend
-    values = {key.replace("_", ".", 1): value for key, value in options.items()}
-    overrides = _overrides(values, ablate, settings)
-    config = None if resume and not overrides and file is None else configure(file=file, overrides=overrides)
-    folder = run_dir if run_dir is not None or config is None else new_run_dir(config)
-    assert folder is not None
-    _run(config, folder, runs=runs, resume=resume)
+    console = make_console()
+    with waiting(console, "Loading torch and DGL"):
+        from hgmm.training import configure, default_run_dir, parse_setting
+
+        chosen = dict(map(parse_setting, settings))
+        # Neither 0 nor 0.0 counts as not given, and both equal False.
+        values = {
+            key.replace("_", ".", 1): value
+            for key, value in options.items()
+            if value is not None and value is not False and value != ()
+        }
+        _remember(file, chosen, values, ablate, backend)
+        overrides = _overrides(values, ablate, chosen)
+        stored = _stored(run_dir) if resume and run_dir is not None else None
+        changed = stored is None or overrides or file is not None
+        config = configure(file=file, overrides=overrides) if changed else None
+        shown = config or stored
+        assert shown is not None
+        check_backend(backend, device=shown.train.device)
+    print_config(console, shown)
+    with nullcontext(run_dir) if run_dir is not None else default_run_dir(shown) as folder:
+        record = _run(console, config, shown, folder, runs=runs, resume=resume)
+    print_result(console, record, folder)
+    leave_plots(console, record, folder)
 
 
-def _run(config: RunConfig | None, run_dir: Path, *, runs: int, resume: bool) -> None:
-    from hgmm.cli.live import make_view
-    from hgmm.cli.plots import leave_plots
-    from hgmm.cli.results import Announcement, describe_run, print_config, print_result
-    from hgmm.training import Interrupted, RunConfig, read_config, train_run, train_runs
+def _stored(run_dir: Path) -> RunConfig:
+    """Return the configuration of a run to go on with."""
+    from hgmm.errors import ConfigError
+    from hgmm.training import RunConfig, read_config
+    from hgmm.training.run_record import near_runs
     from hgmm.training.trained_run import CONFIG
 
-    console = make_console()
-    shown = RunConfig.from_dict(read_config(run_dir / CONFIG)) if config is None else config
-    print_config(console, shown)
+    if not (run_dir / CONFIG).exists():
+        text = f"--resume: {run_dir} has no {CONFIG}, so no run to go on with; start it without."
+        raise ConfigError(text + near_runs(run_dir))
+    return RunConfig.from_dict(read_config(run_dir / CONFIG))
+
+
+def _run(
+    console: Console, config: RunConfig | None, shown: RunConfig, run_dir: Path, *, runs: int, resume: bool
+) -> RunRecord:
+    from hgmm.training import Interrupted, train_run, train_runs
+
     view = make_view(console, title=describe_run(shown), runs=runs)
     callbacks = (Announcement(console), view)
+    view.wait(f"Reading {shown.data.dataset} and building the model")
     try:
         if runs == 1:
-            record = train_run(config, run_dir=run_dir, resume=resume, callbacks=callbacks)
-        else:
-            record = train_runs(config, runs=runs, run_dir=run_dir, resume=resume, callbacks=callbacks)
+            return train_run(config, run_dir=run_dir, resume=resume, callbacks=callbacks)
+        return train_runs(config, runs=runs, run_dir=run_dir, resume=resume, callbacks=callbacks)
     except Interrupted as stop:
         view.close()
         several = f" --runs {runs}" if runs > 1 else ""
         message = f"Stopped by {stop.signal.name}; the state is saved. Go on with:"
         click.echo(f"{message}\n  hgmm train --run-dir {shlex.quote(str(run_dir))}{several} --resume", err=True)
         raise SystemExit(128 + stop.signal) from stop
+    except Exception:
+        view.close()
+        _say_where(run_dir)
+        raise
     finally:
         view.close()
-    print_result(console, record, run_dir)
-    leave_plots(console, record, run_dir)
+
+
+def _say_where(run_dir: Path) -> None:
+    """Say where the record of a failed run is, if there are epochs in it."""
+    from hgmm.training.run_folder import epochs_done
+
+    epochs = epochs_done(run_dir)
+    if epochs:
+        click.echo(f"The run failed after {epochs} epochs; its record is in {run_dir}", err=True)

@@ -144,7 +144,8 @@ def _registered(name_or_path: str | os.PathLike[str]) -> Dataset | None:
         return dataset
     if os.sep in name_or_path or "/" in name_or_path or name_or_path in (os.curdir, os.pardir):
         return None
-    message = f"datasets.load name_or_path: {unknown_name('dataset', name_or_path, DATASETS)}"
+    unknown = unknown_name("dataset", name_or_path, DATASETS, listed_by="hgmm datasets list")
+    message = f"datasets.load name_or_path: {unknown}"
     if Path(name_or_path).is_dir():
         raise ConfigError(f"{message} For the folder of that name write ./{name_or_path}")
     raise ConfigError(f"{message} A folder is written with a path separator, as in ./{name_or_path}")

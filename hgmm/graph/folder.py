@@ -12,6 +12,7 @@ import yaml
 from hgmm.errors import DataError, Problem, unknown_name
 from hgmm.graph.builder import GraphBuilder
 from hgmm.graph.multimodal import MultimodalGraph
+from hgmm.syntax import syntax_error
 
 __all__ = ["GRAPH_FILE", "read_folder"]
 
@@ -100,8 +101,8 @@ def _read_yaml(folder: Path, problems: list[Problem]) -> Mapping[str, Any]:
         text = file.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         problems += _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: it is not YAML; {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"{file}, {syntax_error(error)}; the file is no valid YAML until that is repaired") from error
     except OSError as error:
         raise DataError(f"{file}: it cannot be read; {error.strerror}") from error
     if not isinstance(content, Mapping):

@@ -30,6 +30,9 @@ _SETTINGS = {
     "train.scheduler": "none",
     "train.gradient_clip": 0.0,
     "train.label_smoothing": 0.0,
+    "train.monitor": "mrr",
+    "train.patience": 0,
+    "train.eval_every": 25,
 }
 
 
@@ -108,6 +111,7 @@ class MMKGE(nn.Module):
 
     tasks = ("link-prediction",)
     settings: Mapping[str, Any] = MappingProxyType(_SETTINGS)
+    graph_size_names = ("num_entities",)
     own_interaction = "transe"
     present: Tensor
 
@@ -151,6 +155,11 @@ class MMKGE(nn.Module):
             "pair_weights": weights,
             "normalize": normalize,
         }
+
+    @staticmethod
+    def graph_sizes(graph: MultimodalGraph) -> dict[str, int]:
+        """Return what the constructor takes from a graph beside its schema."""
+        return {"num_entities": graph.num_nodes(graph.schema.ntypes[0])}
 
     def constructor_args(self) -> dict[str, Any]:
         """Return what rebuilds the model beside its schema: ``cls(schema, **constructor_args())``; JSON data."""

@@ -112,6 +112,11 @@ def _figure(record: RunRecord, title: str, rows: int) -> tuple[Any, Any]:
     figure.suptitle(f"{title}: {record.dataset}, {model}, seed {record.seed}{synthetic}")
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    epochs = [epoch["epoch"] for epoch in record.epochs]
+    if max(epochs) - min(epochs) < 2:
+        # Between limits that close the locator finds no whole number to mark, or marks halves.
+        axes[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axes[-1].set_xticks(sorted(set(epochs)))
     return figure, axes
 
 

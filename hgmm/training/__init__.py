@@ -10,8 +10,9 @@ from hgmm.training.negative_config import NegativeConfig
 from hgmm.training.negative_task import NegativeLearningTask
 from hgmm.training.predictions import Predictions
 from hgmm.training.progress import Callback, EpochRecord, FitResult
+from hgmm.training.run_folder import default_run_dir, new_run_dir
 from hgmm.training.run_record import RunRecord, list_runs
-from hgmm.training.session import configure, new_run_dir, train_run, train_runs
+from hgmm.training.session import configure, train_run, train_runs
 from hgmm.training.task import NodeClassificationTask, Task, classification_metrics
 from hgmm.training.trained_run import TrainedRun, load_run
 from hgmm.training.trainer import Trainer
@@ -35,6 +36,7 @@ __all__ = [
     "Trainer",
     "classification_metrics",
     "configure",
+    "default_run_dir",
     "list_runs",
     "load_run",
     "model_options",

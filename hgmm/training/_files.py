@@ -28,12 +28,14 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     DataError
-        If the file is missing or is not JSON.
+        If the file is missing, cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; name the folder that a run has written") from error
+    except OSError as error:
+        raise DataError(f"{path}: it cannot be read ({error.strerror}); check its rights") from error
     except ValueError as error:
         raise DataError(f"{path}: it is not valid JSON ({error}); restore the file or start the run anew") from error
 

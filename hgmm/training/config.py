@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hgmm.errors import ConfigError, unknown_name
+from hgmm.errors import ConfigError, near_names, unknown_name
 from hgmm.registry import MODELS
 from hgmm.training._fields import check_types, check_value
 from hgmm.training.data_config import DataConfig
@@ -22,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "RunConfig",
     "TrainConfig",
+    "keys_called",
     "model_options",
     "model_settings",
 ]
@@ -76,7 +77,7 @@ class ModelConfig:
         known, options = _option_parameters(self.name), model_options(self.name)
         for option, value in self.options.items():
             if option not in known:
-                raise ConfigError(f"model.{option}: {unknown_name(f'option of model {self.name!r}', option, known)}")
+                raise _unknown_key(f"model.{option}", f"option of model {self.name!r}", known)
             options[option] = check_value(f"model.{option}", known[option].annotation, value)
         return ModelConfig(self.name, options)
 
@@ -294,7 +295,7 @@ class RunConfig:
             known = [entry.name for entry in dataclasses.fields(_SECTIONS[section])]
             for name in entries:
                 if name not in known:
-                    raise ConfigError(f"{section}.{name}: {unknown_name('key', name, known)}")
+                    raise _unknown_key(f"{section}.{name}", "key", known)
         built = {section: _SECTIONS[section](**entries) for section, entries in sections.items()}
         return cls(model=ModelConfig(model.pop("name", ModelConfig.name), model), **built)
 
@@ -350,7 +351,9 @@ def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in data.items():
         section, dot, _ = str(key).partition(".")
         if section not in _SECTIONS:
-            hint = "" if dot else " A key begins with its section, as in train.epochs"
+            hint = ""
+            if not dot and not near_names(section, _SECTIONS):
+                hint = f" A key begins with its section, as in {[*keys_called(section), 'train.epochs'][0]}"
             raise ConfigError(f"configuration: {unknown_name('section', section, _SECTIONS)}{hint}")
         if dot:
             flat[key] = value
@@ -359,6 +362,23 @@ def _dotted(data: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             raise ConfigError(f"configuration section {section!r}: must be a mapping, got {value!r}")
     return flat
+
+
+def _unknown_key(key: str, what: str, known: Iterable[str]) -> ConfigError:
+    section, _, name = key.partition(".")
+    names = list(known)
+    own = [f"{section}.{entry}" for entry in near_names(name, names)]
+    near = [*own, *(entry for entry in keys_called(name, exactly=bool(own)) if entry not in own)]
+    return ConfigError(f"{key}: {unknown_name(what, name, names, near=near)}")
+
+
+def keys_called(name: str, *, exactly: bool = False) -> list[str]:
+    """Return the dotted keys of all sections and models that are called `name`; if there are none, nearly so."""
+    keys = {("model", option) for model in MODELS for option in ("name", *_option_parameters(model))}
+    for section, config in _SECTIONS.items():
+        keys |= {(section, entry.name) for entry in dataclasses.fields(config) if section != "model"}
+    wanted = [name] if exactly or any(key == name for _, key in keys) else near_names(name, {key for _, key in keys})
+    return sorted(f"{section}.{key}" for section, key in keys if key in wanted)
 
 
 def _plain(value: Any) -> Any:

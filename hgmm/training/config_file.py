@@ -11,6 +11,7 @@ import yaml
 
 from hgmm.errors import ConfigError, DataError
 from hgmm.files import write_bytes
+from hgmm.syntax import syntax_error
 
 __all__ = ["parse_setting", "read_config", "write_config"]
 
@@ -32,7 +33,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"configuration file {path}: it cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"configuration file {path}: it is not valid YAML or JSON: {error}") from error
+        kind = "JSON" if path.suffix == ".json" else "YAML"
+        raise DataError(
+            f"configuration file {path}, {syntax_error(error)}; the file is no valid {kind} until that is repaired"
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -53,8 +57,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise ConfigError(f"setting {text!r}: must be written key=value, for example train.epochs=50")
     try:
         return key.strip(), _load_yaml(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"setting {text!r}: its value is not valid YAML; quote it") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"setting {text!r}, value, {syntax_error(error)}") from error
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml may be without stubs

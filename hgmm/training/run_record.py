@@ -7,20 +7,21 @@ import math
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from hgmm import __version__
-from hgmm.errors import DataError, unknown_name
+from hgmm.errors import DataError, near_names, unknown_name
 from hgmm.training._files import read_json, write_json
 
-__all__ = ["RECORD", "RunRecord", "aggregate", "list_runs", "source_commit", "versions"]
+__all__ = ["RECORD", "RunRecord", "aggregate", "list_runs", "near_runs", "source_commit", "versions"]
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"
+_CONTAINERS = {"dict": dict, "list": list}
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,23 @@ class RunRecord:
         for name in ("status", "task", "model", "variant", "dataset", "seed", "data", "config"):
             if name not in data:
                 raise DataError(f"{path}: key {name!r} is missing; the file was changed or is not a record")
+        for name, value in data.items():
+            kind = str(known[name].type).partition("[")[0]
+            if kind in _CONTAINERS and not isinstance(value, _CONTAINERS[kind]):
+                raise DataError(f"{path}: key {name!r} must hold a {kind}, got {value!r}; restore the file")
+        for name, value in {**data.get("test", {}), **data.get("test_std", {})}.items():
+            if not isinstance(value, (int, float)):
+                raise DataError(f"{path}: figure {name!r} must be a number, got {value!r}; restore the file")
         return cls(**data)
+
+
+def near_runs(path: str | Path) -> str:
+    """Say which run may be meant by a folder that is none: one called so in ``runs``, or nearly so beside it."""
+    path = Path(path)
+    beside = {str(entry.parent) for entry in path.parent.glob(f"*/{RECORD}")}
+    inside = {str(entry.parent) for entry in Path("runs").glob(f"*/{RECORD}")}
+    near = [str(Path("runs", path))] if str(Path("runs", path)) in inside else near_names(path, beside | inside)
+    return f" Did you mean {' or '.join(near)}? All of them: hgmm runs" if near else ""
 
 
 def versions() -> dict[str, str]:
@@ -175,12 +192,32 @@ def aggregate(records: Sequence[RunRecord], paths: Sequence[str]) -> RunRecord:
     )
 
 
-def list_runs(folder: str | Path = "runs") -> list[tuple[Path, RunRecord]]:
+def list_runs(
+    folder: str | Path = "runs", *, on_broken: Callable[[DataError], None] | None = None
+) -> list[tuple[Path, RunRecord]]:
     """Return the runs whose folders lie directly in `folder`, by name.
+
+    Parameters
+    ----------
+    folder : path, optional
+        The folder of run folders.
+    on_broken : callable, optional
+        Is told of a record that is broken, whose run is then left out. Without it the error is raised.
 
     Raises
     ------
     DataError
-        If a record is broken.
+        If there is no such folder, or a record is broken.
     """
-    return [(path.parent, RunRecord.load(path.parent)) for path in sorted(Path(folder).glob(f"*/{RECORD}"))]
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"folder of runs {folder}: there is no such folder; name the one that holds run folders")
+    found = []
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            found.append((path.parent, RunRecord.load(path.parent)))
+        except DataError as error:
+            if on_broken is None:
+                raise
+            on_broken(error)
+    return found

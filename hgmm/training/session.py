@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,20 @@ from hgmm.training._files import read_json, write_json
 from hgmm.training.config import RunConfig, model_settings
 from hgmm.training.config_file import read_config, write_config
 from hgmm.training.interrupts import Interrupted, interruptible, stop_signals
+from hgmm.training.link_task import LinkPredictionTask
 from hgmm.training.negative_task import NegativeLearningTask
-from hgmm.training.predictions import labelled_table
+from hgmm.training.predictions import Predictions, labelled_table
 from hgmm.training.progress import Callback, EpochRecord, FitResult
+from hgmm.training.run_folder import is_free
 from hgmm.training.run_record import RECORD, RunRecord, aggregate, source_commit, versions
-from hgmm.training.task import NodeClassificationTask
-from hgmm.training.trained_run import CONFIG, DESCRIPTION, describe_model, load_run
+from hgmm.training.task import NodeClassificationTask, Task
+from hgmm.training.trained_run import CONFIG, DESCRIPTION, describe_model, graph_sizes, load_run
 from hgmm.training.trainer import Trainer, seed_everything
 
-__all__ = ["build_model", "configure", "load_data", "new_run_dir", "train_run", "train_runs"]
+__all__ = ["build_model", "configure", "load_data", "train_run", "train_runs"]
 
 NODE_CLASSIFICATION = "node-classification"
+LINK_PREDICTION = "link-prediction"
 
 
 def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -71,28 +73,6 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
     return RunConfig.resolve(settings, from_file, overrides)
 
 
-def new_run_dir(config: RunConfig, *, parent: str | Path = "runs") -> Path:
-    """Make a folder ``runs/<dataset>-<model>-<YYYYmmdd-HHMMSS>`` that no other process gets.
-
-    Raises
-    ------
-    DataError
-        If it cannot be made.
-    """
-    stem = f"{datasets.info(config.data.dataset).name}-{config.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = Path(parent) / stem, 1
-    while True:
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            path = Path(parent) / f"{stem}-{number}"
-        except OSError as error:
-            raise DataError(f"run folder {path}: it cannot be made ({error.strerror}); name another one") from error
-        else:
-            return path
-
-
 def load_data(config: RunConfig) -> MultimodalGraph:
     """Load the graph that a configuration names, without the modalities that it drops, and damaged as it asks."""
     data = config.data
@@ -114,8 +94,17 @@ def build_model(config: RunConfig, graph: MultimodalGraph) -> nn.Module:
     """
     _check_task(config, graph_task(graph), graph.name)
     seed_everything(config.train.seed)
-    built: nn.Module = MODELS.get(config.model.name)(graph.schema, **config.model.complete().options)
+    model = MODELS.get(config.model.name)
+    built: nn.Module = model(graph.schema, **graph_sizes(model, graph), **config.model.complete().options)
     return built
+
+
+def make_task(config: RunConfig, graph: MultimodalGraph) -> Task:
+    """Return what a configuration teaches a model of this graph."""
+    if graph_task(graph) == LINK_PREDICTION:
+        train = config.train
+        return LinkPredictionTask(config.link, monitor=train.monitor, patience_monitor=train.patience_monitor)
+    return NegativeLearningTask(config.negative, NodeClassificationTask.from_config(config.train))
 
 
 def _check_task(config: RunConfig, task: str, dataset: str) -> None:
@@ -136,7 +125,7 @@ def _load_for_model(config: RunConfig) -> MultimodalGraph:
 
 def graph_task(graph: MultimodalGraph) -> str:
     """Return the task that a graph poses: triples ask for link prediction, labels for node classification."""
-    return "link-prediction" if graph.triples is not None else NODE_CLASSIFICATION
+    return LINK_PREDICTION if graph.triples is not None else NODE_CLASSIFICATION
 
 
 def train_run(
@@ -202,7 +191,7 @@ def train_run(
                 data=description["source"],
             )
             record.save(run_dir)
-            task = NegativeLearningTask(config.negative, NodeClassificationTask.from_config(config.train))
+            task = make_task(config, graph)
             trainer = Trainer(model, task, config.train, run_dir=run_dir, callbacks=callbacks)
             return _train(record, trainer, graph, run_dir, resume=resume)
     except BaseException as error:
@@ -270,19 +259,9 @@ def train_runs(
 def _fresh_config(config: RunConfig | None, run_dir: Path) -> RunConfig:
     if config is None:
         raise ConfigError("train_run config: must be given unless a run is resumed, got None")
-    if run_dir.exists() and not (run_dir.is_dir() and _is_free(run_dir)):
+    if run_dir.exists() and not (run_dir.is_dir() and is_free(run_dir)):
         raise ConfigError(f"run folder {run_dir}: it exists and is not empty; choose another, or resume that run")
     return dataclasses.replace(config, model=config.model.complete())
-
-
-def _is_free(run_dir: Path) -> bool:
-    # A process killed while it writes its first file leaves a hidden temporary one.
-    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
-    if names != {CONFIG, RECORD}:
-        return not names
-    # A run refused for a wrong option or missing data leaves only its words, and the corrected one takes its place.
-    record = RunRecord.load(run_dir)
-    return record.status == "failed" and not record.epochs
 
 
 def _resumed_config(config: RunConfig | None, run_dir: Path, *, several: bool) -> RunConfig:
@@ -343,10 +322,11 @@ def _save_stopped(record: RunRecord, run_dir: Path, error: BaseException) -> Non
 def _train(record: RunRecord, trainer: Trainer, graph: MultimodalGraph, run_dir: Path, *, resume: bool) -> RunRecord:
     with stop_signals(trainer.request_stop) as signals:
         result = trainer.fit(graph, resume=resume)
-    record = _with_result(record, result)
+    unit = getattr(trainer.task, "unit", "training nodes")
+    record = _with_result(record, result, f"{unit} per second")
     if result.status == "done":
         predictions = load_run(run_dir).predict(graph)
-        table = labelled_table(predictions, graph)
+        table = labelled_table(predictions, graph) if isinstance(predictions, Predictions) else predictions.table()
         write_bytes(run_dir / "predictions.csv", table.to_csv(index=False).encode())
     record.save(run_dir)
     # A signal in the last moment leaves a run that is done, but whoever sent it wants what comes next to stop too.
@@ -363,7 +343,7 @@ def _plain_epochs(epochs: Sequence[EpochRecord]) -> list[dict[str, Any]]:
     ]
 
 
-def _with_result(record: RunRecord, result: FitResult) -> RunRecord:
+def _with_result(record: RunRecord, result: FitResult, unit: str) -> RunRecord:
     return dataclasses.replace(
         record,
         status=result.status,
@@ -372,5 +352,5 @@ def _with_result(record: RunRecord, result: FitResult) -> RunRecord:
         test=result.test,
         seconds=result.seconds,
         peak_memory_mib=result.peak_memory_mib,
-        throughput={"value": result.throughput, "unit": "training nodes per second"},
+        throughput={"value": result.throughput, "unit": unit},
     )

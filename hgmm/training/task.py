@@ -32,6 +32,7 @@ class Task(Protocol):
     - ``on_validation(output, nodes)``: each batch of that pass, without gradients;
     - ``figures() -> dict[str, dict[str, float]]``: at the end of an epoch, before ``on_epoch_end``, what its record
       shall keep beside loss and validation, by group;
+    - ``unit``: what is trained on, for the throughput of a run, as ``training nodes``;
     - ``state_dict() -> dict[str, Tensor]`` with ``load_state_dict``: travel in checkpoints, which may be written
       between any two steps.
     """

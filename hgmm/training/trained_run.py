@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,34 @@ from torch import Tensor, nn
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError, SchemaError
 from hgmm.graph import GraphSchema, MultimodalGraph, corrupt
+from hgmm.kg import CandidateScorer, TripleSet
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json
 from hgmm.training.checkpoint import load_checkpoint, load_weights
+from hgmm.training.completions import Completions, complete, questions_by_name, questions_of
 from hgmm.training.config import ModelConfig, RunConfig
 from hgmm.training.config_file import read_config
 from hgmm.training.conform import conform
 from hgmm.training.devices import usable_device
 from hgmm.training.evaluation import collect_outputs
+from hgmm.training.link_task import ranking_figures
 from hgmm.training.loaders import make_loader, place_graph, prepare_graph
 from hgmm.training.predictions import Predictions, predictions_from_output
+from hgmm.training.run_record import near_runs
 from hgmm.training.task import classification_metrics
 from hgmm.typing import NodeOutput
 
-__all__ = ["CONFIG", "DESCRIPTION", "TrainedRun", "describe_model", "load_run"]
+__all__ = ["CONFIG", "DESCRIPTION", "TrainedRun", "describe_model", "graph_sizes", "load_run"]
 
 CONFIG = "config.yaml"
 DESCRIPTION = "checkpoint/model.json"
 FORMAT_VERSION = 1
+
+
+def graph_sizes(model: Any, graph: MultimodalGraph) -> dict[str, int]:
+    """Return what a model's constructor takes from a graph beside its schema, from its ``graph_sizes``, if any."""
+    own = getattr(model, "graph_sizes", None)
+    return {} if own is None else own(graph)
 
 
 def describe_model(model: nn.Module, config: RunConfig, graph: MultimodalGraph) -> dict[str, Any]:
@@ -43,6 +53,7 @@ def describe_model(model: nn.Module, config: RunConfig, graph: MultimodalGraph) 
         "arguments": dict(config.model.options) if arguments is None else arguments(),
         "schema": graph.schema.to_dict(),
         "transforms": graph.transforms,
+        "entities": [] if graph.triples is None else list(graph.triples.entity_vocab),
         "dataset": graph.name,
         "source": graph.source.to_dict(),
     }
@@ -66,6 +77,8 @@ class TrainedRun:
         What was fitted to turn columns into features.
     source : mapping
         Where the training data came from, with the checksums of its files.
+    entities : tuple of str
+        Of a knowledge graph, the entities by id.
     """
 
     path: Path
@@ -74,6 +87,12 @@ class TrainedRun:
     config: RunConfig
     transforms: Mapping[str, Any]
     source: Mapping[str, Any]
+    entities: tuple[str, ...] = ()
+
+    @property
+    def ranks_triples(self) -> bool:
+        """Whether the model completes triples; if not, it classifies nodes."""
+        return bool(self.entities)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,13 +139,19 @@ class TrainedRun:
                 f"{', '.join(changed)}; name the dataset to use it as it is now (--dataset on the command line)"
             )
 
-    def predict(self, graph: MultimodalGraph) -> Predictions:
-        """Predict the class of every target node.
+    def predict(self, graph: MultimodalGraph) -> Predictions | Completions:
+        """Predict the class of every target node, or complete the questions of a knowledge graph's test triples.
 
         Parameters
         ----------
         graph : MultimodalGraph
-            New nodes and edges are welcome, and so are absent modalities, types and relations.
+            New nodes and edges are welcome, and so are absent modalities, types and relations. A knowledge graph has
+            the entities and relations of the training.
+
+        Returns
+        -------
+        Predictions or Completions
+            Of a knowledge graph the ten best answers to each question, as `complete` gives them.
 
         Raises
         ------
@@ -135,12 +160,70 @@ class TrainedRun:
         DataError
             If features were fitted on other data than the model's.
         """
+        if self.ranks_triples:
+            triples = self._triples(graph)
+            return self._complete(graph, questions_of(triples.test), top=10, known=False)
         known = self._conform(graph)
         output = self._outputs(known, torch.arange(known.num_nodes(known.target)))
         return predictions_from_output(output, known, classes=self.classes, modality_names=self.schema.modality_names)
 
+    def complete(
+        self,
+        graph: MultimodalGraph,
+        questions: Sequence[tuple[str | None, str, str | None]],
+        *,
+        top: int = 10,
+        known: bool = False,
+    ) -> Completions:
+        """Say which entities complete triples best.
+
+        Parameters
+        ----------
+        graph : MultimodalGraph
+            The knowledge graph, with the entities and relations of the training.
+        questions : sequence of (str or None, str, str or None)
+            Names of head, relation and tail, None for the end that is asked for.
+        top : int, optional
+            Answers a question, at least 1.
+        known : bool, optional
+            Whether answers may be what training triples say. Default: these are left out.
+
+        Raises
+        ------
+        ConfigError
+            If the model classifies nodes, a name is unknown, or a question has not exactly one None at its ends.
+        SchemaError
+            If the graph has other entities or relations.
+        """
+        return self._complete(graph, questions_by_name(questions, self._triples(graph)), top=top, known=known)
+
+    def _complete(self, graph: MultimodalGraph, questions: Tensor, *, top: int, known: bool) -> Completions:
+        triples = self._triples(graph)
+        prepare_graph(self.model, graph)
+        scorer = self._scorer()
+        return complete(scorer, triples, questions, top=top, source=graph.source.source, known=known)
+
+    def _scorer(self) -> CandidateScorer:
+        scorer: CandidateScorer = self.model.candidates()  # type: ignore[operator]  # models of triples have it
+        return scorer
+
+    def _triples(self, graph: MultimodalGraph) -> TripleSet:
+        """Check that a graph has what the model knows and return its triples."""
+        if not self.ranks_triples:
+            raise ConfigError(f"TrainedRun: model {self.config.model.name!r} classifies nodes; use predict")
+        triples = graph.triples
+        if triples is None or (triples.entity_vocab, triples.relation_vocab) != (self.entities, self.schema.relations):
+            what = "no triples" if triples is None else "other entities or relations"
+            raise SchemaError(
+                f"graph {graph.name!r} for the trained model: it has {what} than the {len(self.entities):,} entities "
+                "of the training, which the model has vectors of; train on it"
+            )
+        return triples
+
     def embed(self, graph: MultimodalGraph) -> tuple[list[str], NDArray[Any]]:
-        """Return ids and ``(n, F)`` float32 embeddings of all target nodes.
+        """Return ids and ``(n, F)`` float32 embeddings of all target nodes, or of all entities.
+
+        An entity's vectors of all modalities stand side by side, structure first; 0 where it lacks one.
 
         Raises
         ------
@@ -149,6 +232,13 @@ class TrainedRun:
         ConfigError
             If the model gives no embeddings.
         """
+        if self.ranks_triples:
+            triples = self._triples(graph)
+            prepare_graph(self.model, graph)
+            with torch.no_grad():
+                vectors: Tensor = self.model.project()  # type: ignore[operator]  # models of triples have it
+                vectors = vectors.masked_fill(~self.model.present.unsqueeze(2), 0)  # type: ignore[operator,union-attr]
+            return list(triples.entity_vocab), vectors.flatten(1).cpu().float().numpy()
         known = self._conform(graph)
         output = self._outputs(known, torch.arange(known.num_nodes(known.target)))
         if "embedding" not in output.aux:
@@ -156,7 +246,7 @@ class TrainedRun:
         return list(known.node_ids[known.target]), output.aux["embedding"].float().numpy()
 
     def evaluate(self, graph: MultimodalGraph, *, split: str | None = None) -> dict[str, float]:
-        """Return ``accuracy``, ``micro_f1`` and ``macro_f1``.
+        """Return ``accuracy``, ``micro_f1`` and ``macro_f1``, or of a knowledge graph the figures of its ranking.
 
         Parameters
         ----------
@@ -172,6 +262,12 @@ class TrainedRun:
         DataError
             As `predict`.
         """
+        if self.ranks_triples:
+            rows = self._triples(graph).splits[split or "test"]
+            if not len(rows):
+                raise SchemaError(f"TrainedRun.evaluate graph: {graph.name!r} has no triples in {split or 'test'!r}")
+            prepare_graph(self.model, graph)
+            return ranking_figures(self.model, graph, rows)
         known = self._conform(graph)
         lost = int((graph.labels >= 0).sum() - (known.labels >= 0).sum())
         if lost:
@@ -219,7 +315,7 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     """
     path = Path(path)
     if not (path / CONFIG).exists():
-        raise DataError(f"{path}: it has no {CONFIG}; name the folder that a run has written")
+        raise DataError(f"{path}: it has no {CONFIG}; name the folder that a run has written.{near_runs(path)}")
     several = sorted(folder.name for folder in path.glob("seed-*"))
     if several:
         raise DataError(f"{path}: it holds several runs; name one of their folders: {', '.join(several)}")
@@ -232,11 +328,15 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
         raise DataError(f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True)")
     description = _read_description(path / DESCRIPTION)
     schema = GraphSchema.from_dict(description["schema"])
-    options = ModelConfig(description["model"], description["arguments"]).complete().options
-    model = MODELS.get(description["model"])(schema, **options)
+    arguments = description["arguments"]
+    cls = MODELS.get(description["model"])
+    sizes = {name: arguments[name] for name in getattr(cls, "graph_size_names", ()) if name in arguments}
+    options = {name: value for name, value in arguments.items() if name not in sizes}
+    model = cls(schema, **sizes, **ModelConfig(description["model"], options).complete().options)
     load_weights(model, found[0].best, folder=path / "checkpoint")
     model.to(usable_device(config.train.device)).eval()
-    return TrainedRun(path, model, schema, config, description["transforms"], description["source"])
+    entities = tuple(description.get("entities", ()))
+    return TrainedRun(path, model, schema, config, description["transforms"], description["source"], entities)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

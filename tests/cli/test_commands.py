@@ -243,10 +243,11 @@ def test_an_output_that_cannot_be_written_is_said_in_words(hgmm: Invoke, trained
 def test_errors_of_the_system_are_said_without_a_traceback(
     hgmm: Invoke, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
 ) -> None:
-    def refuse(folder: Path) -> None:
+    def refuse(folder: Path, *, on_broken: object) -> None:
         raise error
 
     monkeypatch.setattr(training, "list_runs", refuse)
+    Path("runs").mkdir()
     result = hgmm("runs")
     assert result.exit_code == 2
     assert words in result.stderr
@@ -255,19 +256,21 @@ def test_errors_of_the_system_are_said_without_a_traceback(
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(folder: Path) -> None:
+    def leave(folder: Path, *, on_broken: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr(training, "list_runs", leave)
+    Path("runs").mkdir()
     result = hgmm("runs")
     assert (result.exit_code, result.output) == (1, "")
 
 
 def test_keyboard_interrupt_exits_with_130(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(folder: Path) -> None:
+    def stop(folder: Path, *, on_broken: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "list_runs", stop)
+    Path("runs").mkdir()
     result = CliRunner().invoke(main, ["runs"])
     assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
 

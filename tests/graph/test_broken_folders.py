@@ -132,7 +132,7 @@ def test_files_and_keys_that_are_wrong(shop: Path, replace_in: Replace) -> None:
         "    - graph.yaml edges[1]: unknown key 'revers'; known: dst, reverse, src, table, type. "
         "Did you mean 'reverse'?\n"
         "    - modality 'text' of 'item': unknown key 'colunm'; known: array, column, columns, encoder, file, ids, "
-        "key, kind, missing, width. Did you mean 'column'?\n"
+        "key, kind, missing, width. Did you mean 'column' or 'columns'?\n"
         "  missing column (1):\n"
         "    - item.csv: unknown column 'prize'; known: colour, id, label, photo, price, title, weight. "
         "Did you mean 'price'?\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from typing import Any
@@ -101,3 +102,19 @@ def test_looking_for_matplotlib_does_not_import_it() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.strip() == "False"
     assert plots_installed() is (importlib.util.find_spec("matplotlib") is not None)
+
+
+def ticks(svg: bytes) -> list[str]:
+    """Return the labels below the last axes of a figure."""
+    return re.findall(r'<g id="xtick_\d+">.*?<text[^>]*>([^<]*)</text>', svg.decode(), flags=re.DOTALL)
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(("numbers", "expected"), [([1], ["1"]), ([1, 2], ["1", "2"]), ([7, 8], ["7", "8"])])
+def test_a_short_run_has_whole_epochs_only(numbers: list[int], expected: list[str]) -> None:
+    for content in draw_plots(record([epoch(number) for number in numbers], best_epoch=numbers[0])).values():
+        if content.startswith(b"<?xml"):
+            assert ticks(content) == expected
+    longer = ticks(draw_plots(record([epoch(number) for number in range(1, 31)]))["loss.svg"])
+    assert longer
+    assert all(label.isdigit() for label in longer)

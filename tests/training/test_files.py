@@ -25,6 +25,12 @@ def test_tensors_that_share_memory(tmp_path: Path) -> None:
     assert found["scalar"].shape == ()
 
 
+def test_json_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(DataError, match=r"a\.json: it cannot be read \(Is a directory\)"):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("read", [read_json, read_tensors])
 def test_missing_and_broken_files(tmp_path: Path, read: object) -> None:
     assert callable(read)

@@ -12,7 +12,7 @@ import pytest
 from hgmm import __version__
 from hgmm.errors import DataError
 from hgmm.training import RunRecord, list_runs
-from hgmm.training.run_record import aggregate, source_commit, versions
+from hgmm.training.run_record import aggregate, near_runs, source_commit, versions
 
 KEYS = [
     "schema_version",
@@ -82,7 +82,36 @@ def test_runs_are_listed_by_name(tmp_path: Path) -> None:
         record().save(tmp_path / name)
     (tmp_path / "other").mkdir()
     assert [path.name for path, _ in list_runs(tmp_path)] == ["a", "b"]
-    assert list_runs(tmp_path / "absent") == []
+    with pytest.raises(DataError, match=r"folder of runs .*absent: there is no such folder"):
+        list_runs(tmp_path / "absent")
+
+
+def test_a_broken_record_is_told_of_and_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        record().save(tmp_path / name)
+    (tmp_path / "b" / "record.json").write_text("{")
+    told: list[DataError] = []
+    assert [path.name for path, _ in list_runs(tmp_path, on_broken=told.append)] == ["a", "c"]
+    (error,) = told
+    assert "b/record.json: it is not valid JSON" in str(error)
+    with pytest.raises(DataError, match=r"b/record.json: it is not valid JSON"):
+        list_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runs/emoji-2", " Did you mean runs/emoji-20260101 or runs/emoji-20260102? All of them: hgmm runs"),
+        ("emoji-20260102", " Did you mean runs/emoji-20260102? All of them: hgmm runs"),
+        ("old/imbd", " Did you mean old/imdb? All of them: hgmm runs"),
+        ("nowhere", ""),
+    ],
+)
+def test_runs_that_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/emoji-20260101", "runs/emoji-20260102", "old/imdb"):
+        record().save(folder)
+    assert near_runs(name) == words
 
 
 @pytest.mark.parametrize(
@@ -91,6 +120,10 @@ def test_runs_are_listed_by_name(tmp_path: Path) -> None:
         ({"schema_version": 7}, r"record.json: schema_version must be 1, got 7"),
         ({"colour": "red"}, r"record.json: unknown key 'colour'; known: best_epoch"),
         ({"status": None}, r"record.json: key 'status' is missing"),
+        ({"data": 3}, r"record.json: key 'data' must hold a dict, got 3"),
+        ({"epochs": {}}, r"record.json: key 'epochs' must hold a list, got {}"),
+        ({"test": {"accuracy": "good"}}, r"record.json: figure 'accuracy' must be a number, got 'good'"),
+        ({"test_std": {"accuracy": None}}, r"record.json: figure 'accuracy' must be a number, got None"),
     ],
 )
 def test_wrong_records(tmp_path: Path, change: dict[str, Any], match: str) -> None:

@@ -5,7 +5,6 @@ import errno
 import itertools
 import json
 import os
-import re
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +30,6 @@ from hgmm.training import (
     configure,
     load_run,
     model_settings,
-    new_run_dir,
     session,
     train_run,
     train_runs,
@@ -245,8 +243,6 @@ def test_a_run_folder_that_cannot_be_made(graph: MultimodalGraph, tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/run/config.yaml: it cannot be written \(Not a directory\)"):
         train_run(config(), run_dir=tmp_path / "file" / "run", graph=graph)
-    with pytest.raises(DataError, match=r"run folder .*file/emoji-.*: it cannot be made \(Not a directory\)"):
-        new_run_dir(configure(), parent=tmp_path / "file")
 
 
 def test_an_early_failure_is_recorded(tmp_path: Path) -> None:
@@ -469,11 +465,3 @@ def test_configure_names_what_it_does_not_know(tmp_path: Path) -> None:
         configure(overrides={"data.dataset": "emojy"})
     with pytest.raises(DataError, match=r"absent.yaml: it cannot be read"):
         configure(file=tmp_path / "absent.yaml")
-
-
-def test_run_folders_are_named_after_what_they_hold(tmp_path: Path) -> None:
-    first = new_run_dir(configure(), parent=tmp_path)
-    assert re.fullmatch(r"emoji-hgnn-ima-\d{8}-\d{6}", first.name)
-    for _ in range(3):
-        assert new_run_dir(configure(), parent=tmp_path).is_dir()
-    assert len(list(tmp_path.iterdir())) == 4
