@@ -76,7 +76,8 @@ class _Call:
             "UNIFORM_MODALITIES": options.uniform_modalities,
         }
         self.training = {"SOFTMAXED": self.softmaxed}
-        self.numbers = lanes[0] * lanes[1]
+        # Vectors whose loads are not aligned take more registers, and a tile of half the edges spills none.
+        self.numbers = lanes[0] * lanes[1] * (1 if self.D % 4 == 0 else 2)
         nothing = absent(nodes.k)
         self.present = nothing if present is None else present.view(torch.uint8)
         self.lambda_weight = nothing if lambda_weight is None else lambda_weight
