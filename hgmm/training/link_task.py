@@ -185,9 +185,9 @@ class LinkPredictionTask:
         self._sampler: TripleSampler | None = None
         self._single = torch.zeros(2, dtype=torch.float64)
 
-    def plan(self, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> LinkPlan:
+    def plan(self, model: Any, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> LinkPlan:
         """Return what the trainer goes through."""
-        self._sampler = make_sampler(self.config, graph)
+        self._sampler = make_sampler(self.config, graph, tuple(model.modality_names))
         return LinkPlan(graph, config, self.config, self._sampler, device)
 
     def training_loss(self, model: Any, output: PairScores, batch: TripleBatch) -> tuple[Tensor, dict[str, float]]:

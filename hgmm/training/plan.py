@@ -92,8 +92,8 @@ class NodePlan:
         return evaluate(model, self._task, loader)
 
 
-def make_plan(task: Task, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> Plan:
-    """Return the task's own plan, from its method ``plan(graph, config, device)``, or else that for target nodes."""
+def make_plan(task: Task, model: nn.Module, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> Plan:
+    """Return what the task's method ``plan(model, graph, config, device)`` gives, or else a plan for target nodes."""
     own = getattr(task, "plan", None)
-    plan: Plan = NodePlan(task, graph, config, device) if own is None else own(graph, config, device)
+    plan: Plan = NodePlan(task, graph, config, device) if own is None else own(model, graph, config, device)
     return plan

@@ -26,7 +26,7 @@ class Task(Protocol):
       start it again;
     - ``training_loss(model, output, batch)``: takes the place of `loss` in training, where that depends on which nodes
       the rows of the output are about;
-    - ``plan(graph, config, device)``: a `hgmm.training.plan.Plan`, for a task that is about other things than target nodes;
+    - ``plan(model, graph, config, device)``: a `hgmm.training.plan.Plan`, for a task that is not about target nodes;
     - ``watched_nodes``, ``(k,)`` numbers of target nodes: they are run through the model together with the validation
       nodes, in evaluation mode, at each validation;
     - ``on_validation(output, nodes)``: each batch of that pass, without gradients;

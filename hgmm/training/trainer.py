@@ -148,7 +148,7 @@ class Trainer:
             seed_everything(self.config.seed)
             self._progress, self._best, self._stop, self._saved_at = LoopState(), {}, False, time.monotonic()
             optimizer = self._optimizer()
-            plan = make_plan(self.task, graph, self.config, self.device)
+            plan = make_plan(self.task, self.model, graph, self.config, self.device)
             ask_task(self.task, "on_fit_start", graph, self.device)
             if resume:
                 self._restore(optimizer)
