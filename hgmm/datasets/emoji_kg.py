@@ -53,6 +53,7 @@ class EmojiKnowledgeDataset(Dataset):
             "training has every entity and relation."
         ),
         task="link-prediction",
+        target="entity",
         licence=EmojiDataset.info.licence,
         citation=EmojiDataset.info.citation,
         url=EmojiDataset.info.url,

@@ -41,6 +41,7 @@ def _info(
         title=title,
         description=description,
         task="link-prediction",
+        target="entity",
         licence=licence,
         citation=citation,
         url=url,

@@ -29,6 +29,7 @@ class NationsDataset(Dataset):
             "small that a run takes seconds, and too small to rank models by."
         ),
         task="link-prediction",
+        target="entity",
         licence="MIT (pykeen); not stated for the data",
         citation="Rummel, Dimensionality of Nations project; Kemp et al., AAAI 2006; files from pykeen 1.11.1",
         url="https://github.com/pykeen/pykeen",
