@@ -8,6 +8,7 @@ import click
 
 from hgmm.cli.completion import dataset_names
 from hgmm.cli.console import format_score, make_console, make_table, print_table
+from hgmm.cli.leaks import print_leaks
 from hgmm.cli.wording import remember_given
 
 __all__ = ["datasets"]
@@ -42,9 +43,14 @@ def list_datasets() -> None:
 
 @datasets.command()
 @click.argument("name", shell_complete=dataset_names)
+@click.option("--drop-leaks", is_flag=True, help="Of a knowledge graph: say what is left without leaking triples.")
 @_data_root
-def info(name: str, data_root: Path | None) -> None:
-    """Describe the data set NAME: source, licence, statistics, files."""
+def info(name: str, drop_leaks: bool, data_root: Path | None) -> None:
+    """Describe the data set NAME, or a ./folder: source, licence, statistics, files.
+
+    Of a knowledge graph whose files are there, also which triples are repeated or stand in two splits, and what the
+    training triples do not tell.
+    """
     from hgmm import datasets as library
     from hgmm.registry import DATASETS
     from hgmm.settings import data_root as resolve_root
@@ -75,8 +81,16 @@ def info(name: str, data_root: Path | None) -> None:
         there = [dataset.has(folder, file) for file in found.official_files]
         for file, has in zip(found.official_files, there, strict=True):
             console.print(f"  {'there  ' if has else 'missing'} {file.path}", soft_wrap=True)
-        if not all(there):
+        missing = [file for file, has in zip(found.official_files, there, strict=True) if not has]
+        for file in missing:
+            if file.url is not None:
+                console.print(f"Get {file.path} by hand: {file.url}", soft_wrap=True)
+        if any(file.url is None for file in missing):
             console.print(f"Download what is missing: hgmm datasets fetch {name}", soft_wrap=True)
+        if any(file.modality is None for file in missing):
+            return
+    if found.task == "link-prediction":
+        print_leaks(console, name, data_root, drop=drop_leaks)
 
 
 @datasets.command()

@@ -35,11 +35,14 @@ class OfficialFile:
         cannot be read without it.
     ntype : str, optional
         The node type that the modality belongs to.
+    url : str, optional
+        Where to get it by hand, if `Dataset.fetch` does not bring it.
     """
 
     path: str
     modality: str | None = None
     ntype: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class DatasetInfo:
     licence, citation, url : str, optional
         Terms, source to cite, where the files come from.
     published : mapping of str to int, float or list, optional
-        Statistics: the number of nodes by node type, of edges by edge type, ``classes``, ``class_counts`` and
-        ``split_sizes`` (train, val, test). `check_published` compares a loaded graph with them.
+        Statistics: the number of nodes by node type, of edges by edge type, ``classes``, ``class_counts``,
+        ``relations`` and ``split_sizes`` (train, val, test). `check_published` compares a loaded graph with them.
     published_scores : mapping of str to float, optional
         Test scores of the published model, ``micro_f1`` and ``macro_f1`` from 0 to 1.
     published_variant : str, optional
@@ -163,7 +166,7 @@ def statistics(graph: MultimodalGraph) -> dict[str, int | list[int]]:
     -------
     dict
         Nodes by node type and edges by edge type; with a target also ``classes``, ``class_counts`` and
-        ``split_sizes`` (train, val, test).
+        ``split_sizes`` (train, val, test); of a knowledge graph ``relations`` and the ``split_sizes`` of its triples.
     """
     found: dict[str, int | list[int]] = {ntype: graph.num_nodes(ntype) for ntype in graph.schema.ntypes}
     found |= {etype[1]: int(graph.g.num_edges(etype)) for etype in graph.schema.canonical_etypes}
@@ -172,6 +175,9 @@ def statistics(graph: MultimodalGraph) -> dict[str, int | list[int]]:
         found["classes"] = graph.schema.num_classes
         found["class_counts"] = torch.bincount(labels[labels >= 0], minlength=graph.schema.num_classes).tolist()
         found["split_sizes"] = [graph.split(name).numel() for name in ("train", "val", "test")]
+    if graph.triples is not None:
+        found["relations"] = graph.triples.num_relations
+        found["split_sizes"] = [len(rows) for rows in graph.triples.splits.values()]
     return found
 
 

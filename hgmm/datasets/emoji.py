@@ -27,7 +27,7 @@ from hgmm.errors import DataError, ShapeError
 from hgmm.graph import DataSource, GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.typing import CanonicalEtype
 
-__all__ = ["EmojiDataset", "load_emoji", "thumbnail"]
+__all__ = ["FILES", "EmojiDataset", "embedded_contents", "load_emoji", "thumbnail"]
 
 DATA = Path(__file__).parent / "_data"
 FILES = ("emoji.json", "emoji.safetensors")
@@ -115,7 +115,7 @@ def load_emoji() -> MultimodalGraph:
     DataError
         If a file of the package is missing or damaged.
     """
-    description, arrays, sums = _contents()
+    description, arrays, sums = embedded_contents()
     g = dgl.heterograph(_edges(arrays), num_nodes_dict={t: len(description[t]["ids"]) for t in MODALITIES})
     for ntype, names in MODALITIES.items():
         for name in names:
@@ -153,7 +153,7 @@ def thumbnail(node: int) -> bytes:
     DataError
         If a file of the package is missing or damaged.
     """
-    _, arrays, _ = _contents()
+    _, arrays, _ = embedded_contents()
     offsets = arrays["thumbnail_offsets"]
     if not 0 <= node < len(offsets) - 1:
         raise ShapeError(f"thumbnail node: must be from 0 to {len(offsets) - 2}, got {node}; give an emoji's number")
@@ -162,7 +162,7 @@ def thumbnail(node: int) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _contents() -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+def embedded_contents() -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Read, check and parse the package's files once; callers copy what they hand out."""
     sums = dict(line.split()[::-1] for line in _read(CHECKSUMS).decode().splitlines())
     files = {name: _read(name) for name in FILES}

@@ -74,14 +74,20 @@ class FileDataset(Dataset):
         if absent and (require_official or (there and needed)):
             raise DataError(
                 f"dataset {self.info.name}: {self.count_of(absent)} are missing in {folder}: "
-                f"{', '.join(file.path for file in absent)}; run: hgmm datasets fetch {self.info.name}, or download "
-                f"them from {self.info.url}"
+                f"{', '.join(file.path for file in absent)}; {self.how_to_get(absent)}"
             )
         if not there:
             return self.stand_in(self._synthetic_source(folder, absent))
         graph = self.read(folder, there, absent)
         check_published(graph, self.comparable_info())
         return graph
+
+    def how_to_get(self, absent: Sequence[OfficialFile]) -> str:
+        """Say where missing files are to be had, for an error."""
+        by_hand = [f"download {file.path} from {file.url}" for file in absent if file.url is not None]
+        if len(by_hand) < len(absent):
+            by_hand.insert(0, f"run: hgmm datasets fetch {self.info.name}, or download them from {self.info.url}")
+        return "; ".join(by_hand)
 
     def count_of(self, absent: Sequence[OfficialFile]) -> str:
         """Say how many files are missing, for an error."""

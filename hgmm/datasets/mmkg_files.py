@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def numeric_vectors(file: Path, entities: Sequence[str]) -> tuple[Tensor, Tensor
     return torch.from_numpy(table), torch.from_numpy((counts > 0).any(axis=1)), note
 
 
-def _standardised(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _standardised(sums: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
     """Return means of each cell, standardised by column over the cells that have any; 0 in the others."""
     has = counts > 0
     values = sums / np.maximum(counts, 1)

@@ -16,6 +16,8 @@ from hgmm.errors import ConfigError
 
 __all__ = [
     "LATENT_SIZE",
+    "SKEWED_ROUNDS",
+    "EndDrawer",
     "FloatArray",
     "IntArray",
     "planted_classes",
@@ -104,7 +106,7 @@ def planted_edges(
             f"synthetic edges: {num_edges} distinct edges do not fit between {num_src} and {num_dst} nodes{at_most}; "
             "ask for at most half of the pairs"
         )
-    draw = _EndDrawer(src_class, dst_class, homophily=homophily, exponent=exponent, rng=rng)
+    draw = EndDrawer(src_class, dst_class, homophily=homophily, exponent=exponent, rng=rng)
     keys = np.empty(0, dtype=np.int64)
     for attempt in count():
         wanted = drawn - len(keys) if degree is None else _open_sources(keys, num_src, num_dst, degree)
@@ -135,7 +137,7 @@ def _open_sources(keys: IntArray, num_src: int, num_dst: int, degree: int) -> In
     return np.repeat(np.arange(num_src), degree - have)
 
 
-class _EndDrawer:
+class EndDrawer:
     """Draws edge ends; destinations are kept sorted by class, so that one search over cumulated weights serves both."""
 
     def __init__(
@@ -153,6 +155,7 @@ class _EndDrawer:
         self.bounds = np.searchsorted(dst_class[self.by_class], np.arange(num_classes + 1))
 
     def __call__(self, wanted: int | IntArray, *, skewed: bool) -> tuple[IntArray, IntArray]:
+        """Draw so many edges, or one for each given source; without `skewed` all destinations are equally likely."""
         if isinstance(wanted, np.ndarray):
             src = wanted
         elif skewed:

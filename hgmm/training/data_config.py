@@ -33,6 +33,9 @@ class DataConfig:
         Columns of a joined feature matrix that are text.
     shots : int, optional
         Training nodes of each class, where the split is drawn.
+    drop_leaks : bool, optional
+        Of a knowledge graph: leave out repeated triples, and those of validation and test that an earlier split has, as
+        `hgmm.triples.TripleSet.drop_leaks` does.
     corrupt : sequence of str, optional
         Damage to do to what is left, as in ``image=0.3``; `hgmm.graph.corruption` has the rules.
     corrupt_seed : int, optional
@@ -51,6 +54,7 @@ class DataConfig:
     features: tuple[str, ...] = ()
     split_at: int | None = None
     shots: int | None = None
+    drop_leaks: bool = False
     corrupt: tuple[str, ...] = ()
     corrupt_seed: int = 0
 

@@ -14,7 +14,7 @@ from torch import nn
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError
 from hgmm.files import write_bytes
-from hgmm.graph import MultimodalGraph, corrupt
+from hgmm.graph import MultimodalGraph, corrupt, drop_leaks
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json, write_json
 from hgmm.training.config import RunConfig, model_settings
@@ -74,11 +74,13 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
 
 
 def load_data(config: RunConfig) -> MultimodalGraph:
-    """Load the graph that a configuration names, without the modalities that it drops, and damaged as it asks."""
+    """Load the graph that a configuration names, without what it drops, and damaged as it asks."""
     data = config.data
     graph: MultimodalGraph = datasets.load(
         data.dataset, root=data.root, require_official=data.require_official, options=data.source_options
     )
+    if data.drop_leaks:
+        graph = drop_leaks(graph)
     if data.drop_modalities:
         graph = graph.drop_modalities(data.drop_modalities)
     return corrupt(graph, data.corrupt, seed=data.corrupt_seed) if data.corrupt else graph

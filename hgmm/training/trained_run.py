@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError, SchemaError
-from hgmm.graph import GraphSchema, MultimodalGraph, corrupt
+from hgmm.graph import GraphSchema, MultimodalGraph, corrupt, drop_leaks
 from hgmm.kg import CandidateScorer, TripleSet
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json
@@ -105,8 +105,8 @@ class TrainedRun:
         Parameters
         ----------
         dataset : str, optional
-            A name or a folder, taken as it is. Default: what the run was trained on, from the files chosen and
-            corrupted as it was then.
+            A name or a folder, taken as it is. Default: what the run was trained on, from the files chosen, without
+            leaks and corrupted as it was then.
         root : path, optional
             Folder of official files. Default: the run's.
 
@@ -126,6 +126,7 @@ class TrainedRun:
         )
         if dataset is None:
             self._check_unchanged(graph)
+            graph = drop_leaks(graph) if data.drop_leaks else graph
         dropped = [name for name in data.drop_modalities if name in graph.schema.modality_names]
         graph = graph.drop_modalities(dropped) if dropped else graph
         return corrupt(graph, data.corrupt, seed=data.corrupt_seed) if data.corrupt and dataset is None else graph

@@ -127,7 +127,7 @@ def test_datasets_are_listed(hgmm: Invoke) -> None:
 
 
 def test_datasets_list_says_which_need_no_files(hgmm: Invoke) -> None:
-    names = "emoji, films, planted-imbalance, synthetic"
+    names = "emoji, emoji-kg, films, nations, planted-imbalance, synthetic"
     line = f"Without published files: {names}. Those of another: hgmm datasets fetch NAME"
     assert line in hgmm("datasets", "list").output.splitlines()
 
@@ -145,6 +145,36 @@ def test_datasets_info_says_what_is_missing(hgmm: Invoke, tmp_path: Path) -> Non
     assert "there   labels.npy" in output
     assert "missing rdf.npy" in output
     assert "0.7578 (modal2_missing)" in output
+
+
+def test_datasets_info_tells_what_leaks(hgmm: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    for name, rows in (("train", "a\tr\tb\nb\tr\ta\na\tr\tb\n"), ("val", "a\tr\tc\n"), ("test", "a\tr\tb\n")):
+        (folder / f"{name}.tsv").write_text(rows)
+    output = hgmm("datasets", "info", str(folder)).output
+    assert "Triples: 3 train, 1 val, 1 test\n  1 of 3 train triples are repetitions\n" in output
+    assert "  1 of 1 test triples (100.0%) are also train triples\n" in output
+    assert "  1 of 1 val triples have one of 1 entities or 0 relations that are in no training triple\n" in output
+    assert f"Train without the leaks: hgmm train --dataset {folder} --drop-leaks\n" in output
+    output = hgmm("datasets", "info", str(folder), "--drop-leaks").output
+    assert "Without leaks: 2 train, 1 val, 0 test\n" in output
+    (folder / "test.tsv").write_text("a\tr\n")
+    result = hgmm("datasets", "info", str(folder))
+    assert result.exit_code == 2
+    assert "test.tsv row 1: must be 'head<TAB>relation<TAB>tail'" in result.stderr
+
+
+def test_datasets_info_without_leaks_files_or_package(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "  none is repeated, and none stands in two splits\n" in hgmm("datasets", "info", "emoji-kg").output
+    output = hgmm("datasets", "info", "mkg-w").output
+    assert "Get *-visual.pth by hand: https://github.com/zjukg/NATIVE\n" in output
+    assert "Download what is missing: hgmm datasets fetch mkg-w\n" in output
+    assert "Triples:" not in output
+    monkeypatch.setattr(datasets.nations, "find_spec", lambda name: None)
+    result = hgmm("datasets", "info", "nations")
+    assert result.exit_code == 0
+    assert "Its triples cannot be read yet: dataset nations: needs the package pykeen" in result.output
 
 
 def test_datasets_info_of_an_unknown_name(hgmm: Invoke) -> None:
@@ -285,7 +315,7 @@ def test_termination_removes_what_is_half_written(hgmm: Invoke, trained: str, mo
 
 def test_completion_offers_names(hgmm: Invoke, trained: str) -> None:
     context, parameter = main.make_context("hgmm", ["runs"]), main.params[0]
-    assert dataset_names(context, parameter, "emo") == ["emoji"]
+    assert dataset_names(context, parameter, "emo") == ["emoji", "emoji-kg"]
     assert model_names(context, parameter, "hgnn") == ["hgnn-ima"]
     assert run_folders(context, parameter, "runs/o") == ["runs/one"]
     assert run_folders(context, parameter, "x") == []

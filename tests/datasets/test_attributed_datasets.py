@@ -61,7 +61,7 @@ def test_stand_ins_of_links_have_links_to_predict(tmp_path: Path) -> None:
     assert graph.source.source == "synthetic"
     assert graph.triples is not None
     assert [len(part) for part in (graph.triples.train, graph.triples.val, graph.triples.test)] == [24, 3, 3]
-    links = {tuple(row) for part in graph.triples[:3] for row in part.tolist()}
+    links = {tuple(row) for part in graph.triples.splits.values() for row in part.tolist()}
     assert len(links) == 30
     assert set(graph.schema.widths("entity")) == {"text", "image"}
 

@@ -49,9 +49,9 @@ def damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     for name in (*emoji.FILES, emoji.CHECKSUMS):
         (tmp_path / name).write_bytes((emoji.DATA / name).read_bytes())
     monkeypatch.setattr(emoji, "DATA", tmp_path)
-    emoji._contents.cache_clear()
+    emoji.embedded_contents.cache_clear()
     yield tmp_path
-    emoji._contents.cache_clear()
+    emoji.embedded_contents.cache_clear()
 
 
 def binned_accuracy(column: np.ndarray, graph: MultimodalGraph, bins: int) -> float:

@@ -17,6 +17,8 @@ from hgmm.graph import MultimodalGraph
 from hgmm.graph.multimodal import DataSource
 from hgmm.registry import MODELS
 from hgmm.training import RunConfig, RunRecord, load_run, train_run
+from hgmm.training.session import load_data
+from hgmm.training.trained_run import TrainedRun
 from hgmm.typing import NodeOutput
 from tests.training.test_conform import part
 from tests.training.tiny import CLASSES, TinyClassifier, make_graph
@@ -44,6 +46,24 @@ def test_a_loaded_run_gives_the_recorded_scores(tmp_path: Path, settings: dict[s
     assert run.evaluate(make_graph()) == pytest.approx(record.test)
     val = record.epochs[(record.best_epoch or 0) - 1]["val"]
     assert run.evaluate(make_graph(), split="val")["macro_f1"] == pytest.approx(val["macro_f1"])
+
+
+def test_the_data_of_a_run_is_loaded_without_leaks_again(tmp_path: Path) -> None:
+    for name, rows in (("train", "a\tr\tb\nb\tr\ta\na\tr\tb\n"), ("val", "a\tr\tb\n"), ("test", "b\tr\tb\n")):
+        (tmp_path / f"{name}.tsv").write_text(rows)
+    config = RunConfig.resolve(None, None, {"data.dataset": str(tmp_path), "data.drop_leaks": True})
+    graph = load_data(config)
+    assert graph.triples is not None
+    assert [len(rows) for rows in graph.triples.splits.values()] == [2, 0, 1]
+    assert graph.source.note.endswith("leaks dropped: 1 train, 1 val triples")
+    run = TrainedRun(tmp_path, torch.nn.Identity(), graph.schema, config, {}, graph.source.to_dict())
+    again = run.load_graph()
+    assert again.triples is not None
+    assert torch.equal(again.triples.train, graph.triples.train)
+    assert again.source == graph.source
+    taken = run.load_graph(str(tmp_path))
+    assert taken.triples is not None
+    assert len(taken.triples.train) == 3
 
 
 def test_predictions_for_new_nodes(tmp_path: Path) -> None:
