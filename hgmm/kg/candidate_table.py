@@ -43,7 +43,7 @@ class CandidateTable:
     >>> from hgmm.kg import TransE
     >>> table = CandidateTable(torch.tensor([[[0.0]], [[1.0]], [[3.0]]]), torch.tensor([[2.0]]), TransE())
     >>> table.score_tails(torch.tensor([1]), torch.tensor([0]))
-    tensor([[-3., -2., -0.]])
+    tensor([[-3., -2.,  0.]])
     """
 
     def __init__(

@@ -18,6 +18,8 @@ __all__ = ["CATEGORIES", "CandidateScorer", "RankingEvaluator", "RankingResult",
 CATEGORIES = ("1-1", "1-n", "n-1", "n-n")
 _WHERE = "RankingEvaluator"
 _HEAD, _RELATION, _TAIL = range(3)
+# float32 holds every whole number up to this one.
+_EXACT_IN_FLOAT32 = 1 << 24
 # By side as in SIDES: the column that is asked for and the one that is given.
 _ASKED, _GIVEN = (_HEAD, _TAIL), (_TAIL, _HEAD)
 
@@ -98,10 +100,11 @@ class RankingEvaluator:
     Notes
     -----
     Equal questions, such as all triples with the same head and relation, are scored once. With S the larger of
-    `max_scores` and E, memory peaks at S scores, S bytes that mark what is taken out, a block of 2 MiB of compared
-    scores, and what the scorer needs; nothing grows with the number of triples but the ranks. The right entity's score
-    is read from the same row as the candidates'. What is taken out is NaN, which neither beats nor ties, so scores of
-    ``-inf`` are ranked as any other; NaN from the scorer is an error.
+    `max_scores` and E, memory peaks at S scores, 2 S bytes that mark entities of the wrong type, two blocks of 2 MiB
+    of compared scores, and what the scorer needs; nothing grows with the number of triples but the ranks.
+
+    The right entity's score is read from the same row as the candidates'. What is taken out is NaN, which neither beats
+    nor ties, so scores of ``-inf`` are ranked as any other; NaN from the scorer is an error.
 
     References
     ----------
@@ -184,28 +187,24 @@ class RankingEvaluator:
         bounds = torch.searchsorted(question[order], torch.arange(0, len(keys) + step, step)).tolist()
         for block, first in enumerate(range(0, len(keys), step)):
             asked = keys[first : first + step]
-            relation = asked % self.num_relations
-            scores = self._score(scorer, side, asked.div(self.num_relations, rounding_mode="floor"), relation)
+            relation = asked.div(self.num_entities, rounding_mode="floor")
+            scores = self._score(scorer, side, asked % self.num_entities, relation)
             places = order[bounds[block] : bounds[block + 1]]
-            rows, right = question[places] - first, triples[places, _ASKED[side]]
-            score = scores[rows.to(scores.device), right.to(scores.device)]
-            _count(scores, rows, right, score, places, side, result.raw)
+            right = _Right.of(scores, question[places] - first, triples[places, _ASKED[side]])
+            _note(result.raw, places, side, right.standing(scores))
             scores[answers.entries(asked, scores.device)] = torch.nan
-            _count(scores, rows, right, score, places, side, result.filtered)
+            _note(result.filtered, places, side, right.standing(scores))
             if types is not None and result.typed is not None:
-                outside = torch.ones_like(scores, dtype=torch.bool)
-                outside[types.entries(relation, scores.device)] = False
-                scores.masked_fill_(outside, torch.nan)
-                _count(scores, rows, right, score, places, side, result.typed)
+                scores.masked_fill_(_outside(types, relation, scores), torch.nan)
+                _note(result.typed, places, side, right.standing(scores))
 
     def _question(self, triples: Tensor, side: int) -> Tensor:
-        """Return one number for each pair of the given end and relation."""
-        return triples[:, _GIVEN[side]] * self.num_relations + triples[:, _RELATION]
+        """Return one number for each pair of relation and given end, by relation first."""
+        return triples[:, _RELATION] * self.num_entities + triples[:, _GIVEN[side]]
 
     def _types(self, known: Tensor, side: int) -> _Lists:
         pairs = known[:, [_RELATION, _ASKED[side]]] if self._typed is None else self._typed[side]
-        relation, entity = torch.unique(pairs, dim=0).unbind(1)
-        return _Lists.of(relation, entity)
+        return _Lists.of(pairs[:, 0], pairs[:, 1])
 
     def _score(self, scorer: CandidateScorer, side: int, given: Tensor, relation: Tensor) -> Tensor:
         name = f"score_{SIDES[side]}s"
@@ -213,7 +212,8 @@ class RankingEvaluator:
         check_axes(
             _WHERE, f"scorer.{name}", scores, (len(given), self.num_entities), hint="a row a query, a column an entity"
         )
-        bad = scores.isnan().any(1).nonzero()
+        # The largest of a row is NaN if any is, and costs a tenth of asking each.
+        bad = scores.amax(1).isnan().nonzero()
         if len(bad):
             row = int(bad[0])
             raise ConfigError(
@@ -270,8 +270,8 @@ def relation_categories(triples: Tensor, num_relations: int, *, threshold: float
     count = torch.bincount(relation, minlength=num_relations)
     many = []
     for end in (_HEAD, _TAIL):
-        pairs = torch.unique(triples[:, [_RELATION, end]], dim=0)
-        distinct = torch.bincount(pairs[:, 0], minlength=num_relations)
+        pairs = torch.unique(triples[:, end] * num_relations + relation)
+        distinct = torch.bincount(pairs % num_relations, minlength=num_relations)
         many.append(count / distinct.clamp(min=1) >= threshold)
     tails, heads = many
     category: Tensor = tails.long() + 2 * heads.long()
@@ -299,22 +299,51 @@ class _Lists(NamedTuple):
         return rows.to(device), self.entities[places].to(device)
 
 
-def _count(
-    scores: Tensor, rows: Tensor, right: Tensor, score: Tensor, places: Tensor, side: int, result: Ranks
-) -> None:
-    """Compare the right entities' scores with their rows, in which NaN is no candidate, and note what stood there."""
-    rows, right = rows.to(scores.device), right.to(scores.device)
-    width = block_rows(scores)
-    greater, ties = torch.empty_like(rows), torch.empty_like(rows)
-    for block in torch.split(torch.arange(len(rows), device=rows.device), width):
-        row, own = scores[rows[block]], score[block].unsqueeze(1)
-        greater[block], ties[block] = (row > own).sum(1), (row == own).sum(1)
-    # The right entity itself ties with its score where it is still in its row.
-    there = ~scores[rows, right].isnan()
-    candidates = (scores.shape[1] - scores.isnan().sum(1))[rows]
-    result.greater[places, side] = greater.cpu()
-    result.ties[places, side] = (ties - there.long()).cpu()
-    result.candidates[places, side] = (candidates + (~there).long()).cpu()
+class _Right(NamedTuple):
+    """The right entities of some triples: their rows in a matrix of scores, their columns, and their scores."""
+
+    rows: Tensor
+    columns: Tensor
+    score: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, rows: Tensor, columns: Tensor) -> _Right:
+        rows, columns = rows.to(scores.device), columns.to(scores.device)
+        return cls(rows, columns, scores[rows, columns])
+
+    def standing(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return how many stand above, how many others tie, and how many there are; NaN is no candidate."""
+        width = min(block_rows(scores), max(1, len(self.rows)))
+        rows = scores.new_empty(width, scores.shape[1])
+        # Sums of ones are exact in floating point and four times as fast as those of bool.
+        exact = torch.float32 if scores.shape[1] < _EXACT_IN_FLOAT32 else torch.float64
+        ones = torch.empty_like(rows, dtype=exact)
+        counts = torch.empty(3, len(self.rows), dtype=torch.int64, device=scores.device)
+        for block in torch.split(torch.arange(len(self.rows), device=scores.device), width):
+            row, one, own = rows[: len(block)], ones[: len(block)], self.score[block].unsqueeze(1)
+            torch.index_select(scores, 0, self.rows[block], out=row)
+            for count, compare, other in (
+                (counts[0], torch.gt, own),
+                (counts[1], torch.eq, own),
+                (counts[2], torch.eq, row),
+            ):
+                count[block] = compare(row, other, out=one).sum(1).long()
+        # The right entity itself ties with its score where it is still in its row.
+        there = (~scores[self.rows, self.columns].isnan()).long()
+        return counts[0], counts[1] - there, counts[2] + 1 - there
+
+
+def _outside(types: _Lists, relation: Tensor, scores: Tensor) -> Tensor:
+    """Return ``(Q, E)`` bool, True for entities that are not listed with the row's relation."""
+    distinct, row = torch.unique_consecutive(relation, return_inverse=True)
+    outside = torch.ones(len(distinct), scores.shape[1], dtype=torch.bool, device=scores.device)
+    outside[types.entries(distinct, scores.device)] = False
+    return outside[row.to(scores.device)]
+
+
+def _note(ranks: Ranks, places: Tensor, side: int, counts: tuple[Tensor, Tensor, Tensor]) -> None:
+    for column, count in zip(ranks, counts, strict=True):
+        column[places, side] = count.to(column.device)
 
 
 def _check_ids(name: str, what: str, ids: Tensor, size: int) -> None:
