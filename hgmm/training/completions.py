@@ -57,7 +57,8 @@ def questions_of(triples: Tensor) -> Tensor:
     asked = triples.repeat(2, 1)
     asked[: len(triples), 0] = -1
     asked[len(triples) :, 2] = -1
-    return torch.unique(asked, dim=0)
+    distinct: Tensor = torch.unique(asked, dim=0)
+    return distinct
 
 
 def questions_by_name(names: Sequence[tuple[str | None, str, str | None]], triples: TripleSet) -> Tensor:

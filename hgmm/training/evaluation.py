@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hgmm.training.loaders import Batch, Loader
-from hgmm.training.task import Task
+from hgmm.training.task import NodeTask
 from hgmm.typing import NodeOutput
 
 __all__ = ["collect_outputs", "evaluate"]
@@ -53,7 +53,7 @@ def collect_outputs(model: nn.Module, loader: Loader[Batch]) -> NodeOutput:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    task: Task,
+    task: NodeTask,
     loader: Loader[Batch],
     *,
     scored: int | None = None,
@@ -65,7 +65,7 @@ def evaluate(
     ----------
     model : torch.nn.Module
         Returns a `NodeOutput`; run in evaluation mode, its own mode is restored.
-    task : Task
+    task : NodeTask
         Gives loss and figures.
     loader : Loader
         At least one node, in a fixed order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hgmm.errors import DataError
 from hgmm.graph import MultimodalGraph
 from hgmm.training.loaders import Batch
-from hgmm.training.task import Task
+from hgmm.training.task import NodeTask, Task
 
 __all__ = ["ask_task", "nodes_to_validate", "restore_task", "task_state", "training_loss"]
 
@@ -38,7 +38,7 @@ def training_loss(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, d
     output = model(*batch.inputs)
     own = getattr(task, "training_loss", None)
     loss: tuple[Tensor, dict[str, float]] = (
-        task.loss(output, batch.target) if own is None else own(model, output, batch)
+        cast(NodeTask, task).loss(output, batch.target) if own is None else own(model, output, batch)
     )
     return loss
 

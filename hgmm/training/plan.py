@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from hgmm.training.config import TrainConfig
 from hgmm.training.evaluation import evaluate
 from hgmm.training.hooks import nodes_to_validate
 from hgmm.training.loaders import Loader, make_loader
-from hgmm.training.task import Task
+from hgmm.training.task import NodeTask, Task
 
 __all__ = ["NodePlan", "Plan", "make_plan"]
 
@@ -48,7 +48,7 @@ class NodePlan:
 
     Parameters
     ----------
-    task : Task
+    task : NodeTask
         Gives loss and figures of a model's output.
     graph : MultimodalGraph
         The graph, where it is batched.
@@ -63,7 +63,7 @@ class NodePlan:
         If the graph has no training node.
     """
 
-    def __init__(self, task: Task, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, task: NodeTask, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> None:
         if not len(graph.train_idx):
             raise SchemaError(
                 f"Trainer.fit graph: {graph.name!r} has no training node; give it a split in graph.yaml or a train_mask"
@@ -95,5 +95,7 @@ class NodePlan:
 def make_plan(task: Task, model: nn.Module, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> Plan:
     """Return what the task's method ``plan(model, graph, config, device)`` gives, or else a plan for target nodes."""
     own = getattr(task, "plan", None)
-    plan: Plan = NodePlan(task, graph, config, device) if own is None else own(model, graph, config, device)
+    plan: Plan = (
+        NodePlan(cast(NodeTask, task), graph, config, device) if own is None else own(model, graph, config, device)
+    )
     return plan

@@ -12,7 +12,7 @@ from hgmm.losses import cross_modal_loss
 from hgmm.training.config import MONITORS, TrainConfig
 from hgmm.typing import NodeOutput
 
-__all__ = ["NodeClassificationTask", "Task", "classification_metrics"]
+__all__ = ["NodeClassificationTask", "NodeTask", "Task", "classification_metrics"]
 
 
 class Task(Protocol):
@@ -46,6 +46,10 @@ class Task(Protocol):
     def patience_monitor(self) -> tuple[str, str]:
         """Name of the validation figure that early stopping watches, and ``max`` or ``min``."""
         ...
+
+
+class NodeTask(Task, Protocol):
+    """What a task about target nodes gives beside; one with a ``plan`` and a ``training_loss`` of its own need not."""
 
     def loss(self, output: NodeOutput, target: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the scalar to minimise and its terms by name."""

@@ -238,7 +238,7 @@ class TrainedRun:
             prepare_graph(self.model, graph)
             with torch.no_grad():
                 vectors: Tensor = self.model.project()  # type: ignore[operator]  # models of triples have it
-                vectors = vectors.masked_fill(~self.model.present.unsqueeze(2), 0)  # type: ignore[operator,union-attr]
+                vectors = vectors.masked_fill(~self.model.present.unsqueeze(2), 0)  # type: ignore[operator]
             return list(triples.entity_vocab), vectors.flatten(1).cpu().float().numpy()
         known = self._conform(graph)
         output = self._outputs(known, torch.arange(known.num_nodes(known.target)))
