@@ -96,12 +96,10 @@ def _print_counts(console: Console, found: DatasetInfo) -> None:
     sizes = {key: value for key, value in found.published.items() if isinstance(value, int) and key != "classes"}
     _print_sizes(console, "Nodes by type", {key: size for key, size in sizes.items() if key in found.ntypes})
     _print_sizes(console, "Edges by relation", {key: size for key, size in sizes.items() if key not in found.ntypes})
-    classes = found.published.get("classes")
-    counts = _listed(found.published.get("class_counts"))
-    target = found.target or "node"
-    _print_section(console, "Classes", {"number": classes and str(classes), f"{target} nodes of each": counts})
-    sizes_of_splits = _listed(found.published.get("split_sizes"))
-    _print_section(console, "Split", {"train, val, test": sizes_of_splits})
+    classes, counts, splits = (found.published.get(key) for key in ("classes", "class_counts", "split_sizes"))
+    number = None if classes is None else str(classes)
+    _print_section(console, "Classes", {"number": number, f"{found.target or 'node'} nodes of each": _listed(counts)})
+    _print_section(console, "Split", {"train, val, test": _listed(splits)})
 
 
 def _listed(numbers: object) -> str | None:

@@ -262,6 +262,15 @@ def test_a_run_that_fails_later_says_where_its_record_is(
     assert record_of(str(run))["status"] == "failed"
 
 
+def test_a_folder_that_is_refused_is_not_called_a_failed_run(hgmm: Invoke, graph_folder: str, trained: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--run-dir", trained, *SMALL)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: --run-dir runs/one: it exists and is not empty; choose another, or go on with that run by --resume\n"
+    )
+    assert record_of(trained)["status"] == "done"
+
+
 def test_debug_shows_the_error_itself(hgmm: Invoke) -> None:
     with pytest.raises(ValueError, match="unknown dataset 'emojy'"):
         hgmm("--debug", "train", "--dataset", "emojy")
