@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from hgmm import diagnostics, kernels
-from hgmm.diagnostics import Finding, diagnose, is_broken
+from hgmm.diagnostics import Finding, backend_reasons, diagnose, is_broken
 from hgmm.errors import BackendError, ConfigError
 from hgmm.kernels import _native
 
@@ -138,6 +139,34 @@ def test_diagnose_stops_at_a_dgl_that_cannot_be_imported(monkeypatch: pytest.Mon
     findings = diagnose()
     assert only_broken(findings).section == "DGL"
     assert statuses(findings, "kernels") == {}
+
+
+@pytest.mark.parametrize(("load", "told"), [(99.5, True), (0.0, False)])
+def test_diagnose_tells_of_a_busy_machine(monkeypatch: pytest.MonkeyPatch, load: float, told: bool) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    found = [finding for finding in diagnostics._machine() if finding.name == "load"]
+    assert [(finding.status, "set train.num_threads=1" in finding.value) for finding in found] == [
+        ("note", True)
+    ] * told
+    assert all(finding.value.startswith("99.5 programs want to compute") for finding in found)
+
+
+def test_diagnose_knows_systems_that_count_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "getloadavg", raising=False)
+    assert "load" not in [finding.name for finding in diagnostics._machine()]
+
+
+def test_reasons_why_a_backend_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("hgmm.kernels._dispatch._unavailable_reasons", lambda op, backend: [])
+    assert backend_reasons("auto", device="cpu") == backend_reasons("reference", device="cpu") == []
+    assert backend_reasons("cpu", device="cpu") == backend_reasons("triton", device="cuda:1") == []
+    assert backend_reasons("cpu", device="cuda") == ["they run on cpu, and the device is cuda"]
+    assert backend_reasons("triton", device="cpu") == ["they run on cuda, and the device is cpu"]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert backend_reasons("triton", device="cpu") == []
+    monkeypatch.setattr("hgmm.kernels._dispatch._unavailable_reasons", lambda op, backend: ["no compiler"])
+    assert backend_reasons("cpu") == ["no compiler"]
 
 
 def test_diagnose_reports_a_data_root_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 __all__ = [
     "can_redraw",
@@ -16,13 +18,18 @@ __all__ = [
     "make_console",
     "make_table",
     "natural_width",
+    "print_entries",
     "print_note",
     "print_table",
+    "print_text",
     "waiting",
 ]
 
 _LOG_WIDTH = 160
 _UNBOUNDED = 10_000
+_TEXT_WIDTH = 80
+_LEAST_TEXT = 24
+_GAP = 2
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -76,6 +83,44 @@ def print_table(console: Console, table: Table, *, title: str = "") -> None:
     # Rich fills every line up to the table's width, which a log keeps and a comparison of two logs shows.
     for line in captured.get().splitlines():
         console.print(line.rstrip(), soft_wrap=True)
+
+
+def print_entries(
+    console: Console, rows: Sequence[tuple[str, ...]], *, title: str = "", styles: Mapping[str, str] | None = None
+) -> None:
+    """Show rows in columns, the last of which is text that goes on below itself, with all its words whole.
+
+    Parameters
+    ----------
+    console : Console
+        Where to write; 80 columns of it, or the width of a terminal.
+    rows : sequence of tuple of str
+        Equally many cells each.
+    title : str, optional
+        Goes above.
+    styles : mapping of str to str, optional
+        How to show a first cell of this text.
+    """
+    if title:
+        console.print(title, style="bold")
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    indent = sum(widths) + _GAP * len(widths)
+    room = max(_LEAST_TEXT, (console.width if console.is_terminal else _TEXT_WIDTH) - indent)
+    for *cells, text in rows:
+        head = "".join(cell.ljust(width + _GAP) for cell, width in zip(cells, widths, strict=True))
+        # A path or an address that is broken cannot be copied.
+        first, *more = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        line = Text(head + first)
+        line.stylize((styles or {}).get(cells[0], ""), 0, len(cells[0]))
+        console.print(line, soft_wrap=True)
+        for rest in more:
+            console.print(Text(" " * indent + rest), soft_wrap=True)
+
+
+def print_text(console: Console, text: str) -> None:
+    """Show a paragraph as wide as `print_entries`."""
+    width = console.width if console.is_terminal else _TEXT_WIDTH
+    console.print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False), soft_wrap=True)
 
 
 def print_note(console: Console, text: str, *, title: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from hgmm.cli.completion import dataset_names
-from hgmm.cli.console import format_score, make_console, make_table, print_table
+from hgmm.cli.console import format_score, make_console, print_entries, print_text
 from hgmm.cli.leaks import print_leaks
+from hgmm.cli.results import METRICS
 from hgmm.cli.wording import remember_given
+
+if TYPE_CHECKING:
+    from hgmm.datasets import DatasetInfo
 
 __all__ = ["datasets"]
 
@@ -30,15 +37,21 @@ def list_datasets() -> None:
     """List the data sets that can be named."""
     from hgmm import datasets as library
 
-    table = make_table("name", "task", "what it is")
-    for name in library.available():
-        info = library.info(name)
-        table.add_row(name, info.task, info.title)
+    found = [library.info(name) for name in library.available()]
+    widest = max(len(info.name) for info in found)
     console = make_console()
-    print_table(console, table)
-    without = ", ".join(name for name in library.available() if not library.info(name).official_files)
-    console.print(f"\nWithout published files: {without}. Those of another: hgmm datasets fetch NAME")
-    console.print("More about one: hgmm datasets info NAME. A folder of your own: hgmm train --dataset ./FOLDER")
+    for task in dict.fromkeys(info.task for info in found):
+        print_entries(
+            console, [(info.name.ljust(widest), info.title) for info in found if info.task == task], title=task
+        )
+        console.print()
+    hints = (
+        ("Without published files:", ", ".join(info.name for info in found if not info.official_files)),
+        ("To fetch those of another:", "hgmm datasets fetch NAME"),
+        ("More about one:", "hgmm datasets info NAME"),
+        ("A folder of your own:", "hgmm train --dataset ./FOLDER"),
+    )
+    print_entries(console, hints)
 
 
 @datasets.command()
@@ -52,45 +65,79 @@ def info(name: str, drop_leaks: bool, data_root: Path | None) -> None:
     training triples do not tell.
     """
     from hgmm import datasets as library
-    from hgmm.registry import DATASETS
-    from hgmm.settings import data_root as resolve_root
 
     remember_given({"data.dataset": "NAME"})
     found = library.info(name)
     console = make_console()
     console.print(found.title, style="bold")
     if found.description:
-        console.print(f"\n{found.description}")
-    table = make_table("", "")
-    table.add_row("task", found.task)
-    for label, text in (("licence", found.licence), ("source", found.url), ("citation", found.citation)):
-        if text:
-            table.add_row(label, text)
-    for key, value in found.published.items():
-        table.add_row(key, ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}")
-    for key, score in found.published_scores.items():
-        table.add_row(f"published {key}", f"{format_score(score)} ({found.published_variant})")
-    for key, setting in found.settings.items():
-        table.add_row(key, str(setting))
-    console.print()
-    print_table(console, table)
+        console.print()
+        print_text(console, found.description)
+    about = {"task": found.task, "target": found.target, "licence": found.licence, "source": found.url}
+    _print_section(console, "About", about | {"citation": found.citation})
+    _print_counts(console, found)
+    scores = {METRICS[key]: format_score(score) for key, score in found.published_scores.items()}
+    _print_section(console, f"Published test scores, with {found.published_variant}", scores)
+    settings = {key: str(value) for key, value in found.settings_for().items()}
+    _print_section(console, f"Settings of hgmm train, with {found.default_model} {found.default_variant}", settings)
     if found.official_files:
-        dataset = DATASETS.get(name)
-        folder = dataset.folder(resolve_root(data_root))
-        console.print(f"\nPublished files, looked for in {folder}:", soft_wrap=True)
-        there = [dataset.has(folder, file) for file in found.official_files]
-        for file, has in zip(found.official_files, there, strict=True):
-            console.print(f"  {'there  ' if has else 'missing'} {file.path}", soft_wrap=True)
-        missing = [file for file, has in zip(found.official_files, there, strict=True) if not has]
-        for file in missing:
-            if file.url is not None:
-                console.print(f"Get {file.path} by hand: {file.url}", soft_wrap=True)
-        if any(file.url is None for file in missing):
-            console.print(f"Download what is missing: hgmm datasets fetch {name}", soft_wrap=True)
-        if any(file.modality is None for file in missing):
+        whole = _print_files(console, found, data_root)
+        if not whole:
             return
     if found.task == "link-prediction":
         print_leaks(console, name, data_root, drop=drop_leaks)
+
+
+def _print_section(console: Console, title: str, rows: Mapping[str, str | None]) -> None:
+    """Show a title and below it what is known of its entries; nothing if nothing is."""
+    known = [(f"  {label}", text) for label, text in rows.items() if text]
+    if known:
+        console.print()
+        print_entries(console, known, title=title)
+
+
+def _print_sizes(console: Console, title: str, sizes: Mapping[str, int]) -> None:
+    width = max((len(f"{size:,}") for size in sizes.values()), default=0)
+    _print_section(console, title, {key: f"{size:,}".rjust(width) for key, size in sizes.items()})
+
+
+def _print_counts(console: Console, found: DatasetInfo) -> None:
+    """Show the published sizes: of nodes, of edges, of classes and of splits each by themselves."""
+    sizes = {key: value for key, value in found.published.items() if isinstance(value, int)}
+    relations = sizes.pop("relations", None)
+    sizes.pop("classes", None)
+    _print_sizes(console, "Nodes by type", {key: size for key, size in sizes.items() if key in found.ntypes})
+    _print_sizes(console, "Edges by relation", {key: size for key, size in sizes.items() if key not in found.ntypes})
+    classes, counts, splits = (found.published.get(key) for key in ("classes", "class_counts", "split_sizes"))
+    number = None if classes is None else str(classes)
+    _print_section(console, "Relations", {"number": None if relations is None else f"{relations:,}"})
+    _print_section(console, "Classes", {"number": number, f"{found.target or 'node'} nodes of each": _listed(counts)})
+    _print_section(console, "Split", {"train, val, test": _listed(splits)})
+
+
+def _listed(numbers: object) -> str | None:
+    return "  ".join(f"{number:,}" for number in numbers) if isinstance(numbers, list) else None
+
+
+def _print_files(console: Console, found: DatasetInfo, data_root: Path | None) -> bool:
+    """Show which published files are there; return whether the graph can be read from them."""
+    from hgmm.registry import DATASETS
+    from hgmm.settings import data_root as resolve_root
+
+    dataset = DATASETS.get(found.name)
+    folder = dataset.folder(resolve_root(data_root))
+    console.print("\nPublished files", style="bold")
+    console.print(f"  looked for in {folder}", soft_wrap=True)
+    there = [dataset.has(folder, file) for file in found.official_files]
+    for file, has in zip(found.official_files, there, strict=True):
+        console.print(f"  {'there  ' if has else 'missing'} {file.path}", soft_wrap=True)
+    missing = [file for file, has in zip(found.official_files, there, strict=True) if not has]
+    for file in missing:
+        if file.url is not None:
+            console.print(f"Get {file.path} by hand: {file.url}", soft_wrap=True)
+    if any(file.url is None for file in missing):
+        console.print(f"Download what is missing: hgmm datasets fetch {found.name}", soft_wrap=True)
+    return all(file.modality is not None for file in missing)
 
 
 @datasets.command()

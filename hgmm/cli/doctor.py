@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.text import Text
 
-from hgmm.cli.console import make_console, make_table, print_table
+from hgmm.cli.console import make_console, print_entries
 from hgmm.diagnostics import diagnose, is_broken
 
 __all__ = ["doctor"]
 
-_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
+_STYLES = {"ok": "green", "note": "yellow", "broken": "bold red"}
 
 
 @click.command(short_help="Show what works here, and how to repair what does not.")
@@ -25,11 +24,8 @@ def doctor(data_root: Path | None) -> None:
     console = make_console()
     findings = diagnose(data_root)
     for section in dict.fromkeys(finding.section for finding in findings):
-        table = make_table("", "", "")
-        for finding in findings:
-            if finding.section == section:
-                table.add_row(Text(*_MARKS[finding.status]), finding.name, finding.value)
-        print_table(console, table, title=section)
+        rows = [(entry.status, entry.name, entry.value) for entry in findings if entry.section == section]
+        print_entries(console, rows, title=section, styles=_STYLES)
         console.print()
     if not is_broken(findings):
         console.print("Everything that hgmm needs works.", style="green")

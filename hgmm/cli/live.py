@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,10 @@ __all__ = ["LiveView", "PlainLines", "make_view", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
-_LINES_PER_RUN = 20
+# Of a line without a terminal: its width, and the least time between two.
+_LINE_WIDTH = 100
+_SECONDS_IF_BETTER = 5.0
+_SECONDS = 30.0
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
@@ -183,7 +187,7 @@ class LiveView(_View):
 
 
 class PlainLines(_View):
-    """One line every few epochs, for logs and pipes.
+    """A line now and then, for logs and pipes: the first epoch, the last, and between them what is news.
 
     Parameters
     ----------
@@ -194,7 +198,8 @@ class PlainLines(_View):
     def on_fit_start(self, trainer: Trainer, graph: MultimodalGraph) -> None:
         """Say what is trained."""
         super().on_fit_start(trainer, graph)
-        self._every = max(1, self._epochs // _LINES_PER_RUN)
+        self._unsaid: EpochRecord | None = None
+        self._said_at = -math.inf
         self._console.print(self._title, soft_wrap=True)
 
     def wait(self, what: str) -> None:
@@ -204,23 +209,34 @@ class PlainLines(_View):
         """Say nothing: a step is too small for a line."""
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Write a line if it is time for one."""
+        """Write a line if it is time for one: sooner for a better epoch, later as a sign of life."""
         self._add(record)
-        if record.epoch != 1 and record.epoch % self._every and record.epoch != self._epochs:
-            return
-        words = [f"epoch {record.epoch}/{self._epochs}", _losses(record)]
-        if self._curve:
-            words.append(f"validation {self._monitor} {format_score(self._curve[-1])}")
-            words.append(f"({self._describe_best()})")
-        words += _figures(record)
-        words.append(f"{record.seconds:.2f} s")
-        self._console.print("  ".join(words), soft_wrap=True)
+        self._unsaid = record
+        improved = self._best is not None and self._best[0] == record.epoch
+        waited = time.monotonic() - self._said_at
+        if waited >= (_SECONDS_IF_BETTER if improved else _SECONDS) or record.epoch == self._epochs:
+            self._say(record)
 
     def on_fit_end(self, result: FitResult) -> None:
-        """Say nothing: the final table follows."""
+        """Write the line of the last epoch, if patience or a signal has ended the run there."""
+        if self._unsaid is not None:
+            self._say(self._unsaid)
 
     def close(self) -> None:
         """Do nothing: there is no screen to give back."""
+
+    def _say(self, record: EpochRecord) -> None:
+        words = [f"epoch {record.epoch}/{self._epochs}", f"loss {record.loss:.4f}"]
+        if self._curve:
+            words += [f"{self._monitor} {format_score(self._curve[-1])}", f"({self._describe_best()})"]
+        words.append(f"{record.seconds:.2f} s")
+        terms = record.terms if len(record.terms) > 1 else {}
+        # The rest is in the run's record; a log shows as much of it as fits.
+        for word in (*(f"{name} {value:.4f}" for name, value in terms.items()), *_figures(record)):
+            if len("  ".join([*words, word])) <= _LINE_WIDTH:
+                words.append(word)
+        self._console.print("  ".join(words), soft_wrap=True)
+        self._unsaid, self._said_at = None, time.monotonic()
 
 
 def make_view(console: Console, *, title: str, runs: int = 1) -> LiveView | PlainLines:

@@ -169,6 +169,7 @@ def _run(
 
     view = make_view(console, title=describe_run(shown), runs=runs)
     callbacks = (Announcement(console), view)
+    before = _written_at(run_dir)
     view.wait(f"Reading {shown.data.dataset} and building the model")
     try:
         if runs == 1:
@@ -182,10 +183,19 @@ def _run(
         raise SystemExit(128 + stop.signal) from stop
     except Exception:
         view.close()
-        _say_where(run_dir)
+        # A folder that was refused has the record of another run.
+        if _written_at(run_dir) != before:
+            _say_where(run_dir)
         raise
     finally:
         view.close()
+
+
+def _written_at(run_dir: Path) -> int | None:
+    from hgmm.training.run_record import RECORD
+
+    record = run_dir / RECORD
+    return record.stat().st_mtime_ns if record.is_file() else None
 
 
 def _say_where(run_dir: Path) -> None:
@@ -194,4 +204,5 @@ def _say_where(run_dir: Path) -> None:
 
     epochs = epochs_done(run_dir)
     if epochs:
-        click.echo(f"The run failed after {epochs} epochs; its record is in {run_dir}", err=True)
+        plural = "" if epochs == 1 else "s"
+        click.echo(f"The run failed after {epochs} epoch{plural}; its record is in {run_dir}", err=True)

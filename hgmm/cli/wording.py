@@ -22,7 +22,8 @@ _PLACES = (
     (r"[A-Z]\w+, (graph|schema)", "data.dataset"),
     (r"[A-Z]\w+, (\w+)", r"model.\1"),
     (r"(Trainer\.fit|TrainedRun\.\w+) graph", "data.dataset"),
-    (r"(Trainer\.fit|TrainedRun\.\w+)(?=:)", "data and settings"),
+    (r"Trainer\.fit(?=:)", "training"),
+    (r"TrainedRun\.(\w+)(?=:)", r"hgmm \1"),
     (r"save_graph path", "--output"),
     (r"setting (?=')", "--set "),
 )

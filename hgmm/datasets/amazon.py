@@ -43,6 +43,7 @@ class AmazonDataset(OfficialDataset):
         citation=f"{CITATION}; {MHGAT}; reviews of Ni et al., EMNLP 2019",
         url=URL,
         published=COUNTS.published(),
+        ntypes=tuple(COUNTS.nodes),
         published_scores={"micro_f1": 0.8870, "macro_f1": 0.8427},
         published_variant="modal2_missing",
         official_files=(

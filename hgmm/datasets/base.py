@@ -66,6 +66,8 @@ class DatasetInfo:
     published : mapping of str to int, float or list, optional
         Statistics: the number of nodes by node type, of edges by edge type, ``classes``, ``class_counts``,
         ``relations`` and ``split_sizes`` (train, val, test). `check_published` compares a loaded graph with them.
+    ntypes : sequence of str, optional
+        Those keys of `published` that are node types.
     published_scores : mapping of str to float, optional
         Test scores of the published model, ``micro_f1`` and ``macro_f1`` from 0 to 1.
     published_variant : str, optional
@@ -97,6 +99,7 @@ class DatasetInfo:
     citation: str = ""
     url: str = ""
     published: Mapping[str, int | float | list[int]] = field(default_factory=dict)
+    ntypes: tuple[str, ...] = ()
     published_scores: Mapping[str, float] = field(default_factory=dict)
     published_variant: str | None = None
     official_files: tuple[OfficialFile, ...] = ()

@@ -36,6 +36,7 @@ class DoubanDataset(MovieDataset):
         citation=f"{CITATION}; {MHGAT}",
         url=URL,
         published=COUNTS.published(),
+        ntypes=tuple(COUNTS.nodes),
         published_scores={"micro_f1": 0.8778, "macro_f1": 0.8758},
         published_variant="modal2_missing",
         official_files=(

@@ -70,6 +70,7 @@ INFO = DatasetInfo(
             "classes": 9,
         }
     ),
+    ntypes=tuple(MODALITIES),
     # Chosen by validation accuracy; docs/results.md has the runs.
     variant_settings=MappingProxyType(
         {

@@ -69,6 +69,7 @@ class FilmsDataset(Dataset):
             "classes": 3,
             "class_counts": [1067, 2811, 5891],
         },
+        ntypes=("film", "director", "writer", "actor", "studio"),
     )
 
     def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:

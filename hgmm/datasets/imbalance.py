@@ -39,6 +39,7 @@ class PlantedImbalanceDataset(Dataset):
             "class_counts": [250] * CLASSES,
             "split_sizes": list(SPLIT),
         },
+        ntypes=tuple(NODES),
     )
 
     def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:

@@ -43,6 +43,7 @@ class ImdbDataset(MovieDataset):
         citation=f"{CITATION}; {MHGAT}",
         url=URL,
         published=COUNTS.published(),
+        ntypes=tuple(COUNTS.nodes),
         published_scores={"micro_f1": 0.7578, "macro_f1": 0.7560},
         published_variant="modal2_missing",
         official_files=(

@@ -42,6 +42,7 @@ def _info(name: str, title: str, *, num_nodes: int, num_classes: int, what: str)
             "classes": num_classes,
             "split_sizes": [train, val, num_nodes - train - val],
         },
+        ntypes=(NTYPE,),
         official_files=(
             OfficialFile(GRAPH_FILES),
             OfficialFile("TextFeature/*.npy", "text", NTYPE),

@@ -52,6 +52,7 @@ def _info(name: str, title: str, *, num_nodes: int, num_classes: int = 0) -> Dat
         citation="MM-Graph: Zhu et al., Mosaic of Modalities, arXiv 2406.16321",
         url=f"https://huggingface.co/datasets/{REPO}",
         published={ntype: num_nodes} if links else {ntype: num_nodes, "classes": num_classes},
+        ntypes=(ntype,),
         official_files=(
             *map(OfficialFile, graph_files),
             *(OfficialFile(FEATURE_FILES, modality, ntype) for modality in MODALITIES),

@@ -181,6 +181,7 @@ class SyntheticDataset(Dataset):
         licence="none needed: generated",
         citation="hgmm",
         published={**NODES, "classes": 4, "class_counts": [300, 300, 300, 300], "split_sizes": [240, 120, 840]},
+        ntypes=tuple(NODES),
     )
 
     def load(self, root: Path, *, require_official: bool = False) -> MultimodalGraph:

@@ -130,12 +130,12 @@ class RunRecord:
 
 
 def near_runs(path: str | Path) -> str:
-    """Say which run may be meant by a folder that is none: one called so in ``runs``, or nearly so beside it."""
+    """Say which run, beside a folder that is none or in ``runs``, is called so or nearly so; empty if none is."""
     path = Path(path)
-    beside = {str(entry.parent) for entry in path.parent.glob(f"*/{RECORD}")}
-    inside = {str(entry.parent) for entry in Path("runs").glob(f"*/{RECORD}")}
-    near = [str(Path("runs", path))] if str(Path("runs", path)) in inside else near_names(path, beside | inside)
-    return f" Did you mean {' or '.join(near)}? All of them: hgmm runs" if near else ""
+    records = [*Path("runs").glob(f"*/{RECORD}"), *path.parent.glob(f"*/{RECORD}")]
+    runs = {record.parent.name: str(record.parent) for record in records}
+    near = [path.name] if path.name in runs else near_names(path.name, runs)
+    return f" Did you mean {' or '.join(runs[name] for name in near)}? All of them: hgmm runs" if near else ""
 
 
 def versions() -> dict[str, str]:

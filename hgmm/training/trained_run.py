@@ -326,7 +326,10 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
     config = RunConfig.from_dict(settings)
     found = load_checkpoint(path / "checkpoint")
     if found is None or not found[0].best:
-        raise DataError(f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True)")
+        raise DataError(
+            f"{path}: the run has no weights yet; resume it with train_run(run_dir=..., resume=True), or with "
+            f"hgmm train --run-dir {path} --resume"
+        )
     description = _read_description(path / DESCRIPTION)
     schema = GraphSchema.from_dict(description["schema"])
     arguments = description["arguments"]

@@ -6,6 +6,8 @@ import errno
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +119,42 @@ def test_runs_too_wide_for_the_terminal_are_listed_in_lines(
     assert text.endswith(", status done")
 
 
-def test_no_runs_say_how_to_start_one(hgmm: Invoke) -> None:
-    assert "There are no runs in runs. Start one with: hgmm train" in hgmm("runs").output
+@pytest.mark.parametrize("folder", ["runs", "empty"])
+def test_no_runs_say_how_to_start_one(hgmm: Invoke, folder: str) -> None:
+    if folder == "runs":
+        assert "There are no runs in runs. Start one with: hgmm train" in hgmm("runs").output
+    Path(folder).mkdir()
+    result = hgmm("runs", folder)
+    assert (result.exit_code, result.stdout) == (0, f"There are no runs in {folder}. Start one with: hgmm train\n")
+
+
+def test_a_folder_of_runs_that_does_not_exist_is_an_error(hgmm: Invoke) -> None:
+    result = hgmm("runs", "nope")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "Error: folder of runs nope: there is no such folder; name the one that holds run folders\n"
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 1, "test": 3}'])
+def test_a_broken_record_is_named_and_the_others_are_listed(hgmm: Invoke, trained: str, content: str) -> None:
+    Path("runs/broken").mkdir()
+    Path("runs/broken/record.json").write_text(content)
+    result = hgmm("runs")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: left out: runs/broken/record.json: ")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["run", "one"]
+
+
+def test_a_mistyped_run_is_suggested(hgmm: Invoke, trained: str) -> None:
+    for command in (
+        ("predict", "runs/on", "-o", "p.csv"),
+        ("evaluate", "one"),
+        ("train", "--resume", "--run-dir", "ones"),
+    ):
+        result = hgmm(*command)
+        assert result.exit_code == 2
+        assert "Did you mean runs/one? All of them: hgmm runs" in result.stderr
 
 
 def test_datasets_are_listed(hgmm: Invoke) -> None:
@@ -127,9 +163,35 @@ def test_datasets_are_listed(hgmm: Invoke) -> None:
 
 
 def test_datasets_list_says_which_need_no_files(hgmm: Invoke) -> None:
-    names = "emoji, emoji-kg, films, nations, planted-imbalance, synthetic"
-    line = f"Without published files: {names}. Those of another: hgmm datasets fetch NAME"
-    assert line in hgmm("datasets", "list").output.splitlines()
+    lines = [" ".join(line.split()) for line in hgmm("datasets", "list").output.splitlines()]
+    assert "Without published files: emoji, emoji-kg, films, nations, planted-imbalance, synthetic" in lines
+    assert "To fetch those of another: hgmm datasets fetch NAME" in lines
+
+
+def test_without_a_terminal_lines_have_80_columns_and_whole_words(
+    hgmm: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    root = str(tmp_path / ("long" * 20))
+    for command in (("datasets", "list"), ("datasets", "info", "imdb"), ("doctor", "--data-root", root)):
+        lines = hgmm(*command).output.splitlines()
+        # An address or a path that is longer than the line stays whole, on a line of its own.
+        long = [line.split() for line in lines if len(line) > 80]
+        assert all(len(words[-1]) > 40 for words in long), long
+    assert root in " ".join(hgmm("doctor", "--data-root", root).output.split()).split()
+
+
+def test_datasets_info_keeps_apart_what_it_counts(hgmm: Invoke) -> None:
+    sections = [part.splitlines() for part in hgmm("datasets", "info", "imdb").output.split("\n\n")]
+    found = {lines[0]: [line.split() for line in lines[1:]] for lines in sections}
+    assert found["Nodes by type"] == [["movie", "4,278"], ["director", "2,081"], ["actor", "5,257"]]
+    assert found["Edges by relation"] == [["md", "4,278"], ["dm", "4,278"], ["ma", "12,828"], ["am", "12,828"]]
+    assert found["Classes"] == [["number", "3"], ["movie", "nodes", "of", "each", "1,135", "1,584", "1,559"]]
+    assert found["Split"] == [["train,", "val,", "test", "855", "855", "2,568"]]
+    assert ["micro-F1", "0.7578"] in found["Published test scores, with modal2_missing"]
+    assert ["train.epochs", "30"] in found["Settings of hgmm train, with hgnn-ima sharp"]
+    assert ["missing", "rdf.npy"] in found["Published files"]
+    assert "Classes" not in hgmm("datasets", "info", "books-lp").output
 
 
 def test_tables_without_a_terminal_end_where_their_text_ends(hgmm: Invoke, trained: str) -> None:
@@ -144,7 +206,7 @@ def test_datasets_info_says_what_is_missing(hgmm: Invoke, tmp_path: Path) -> Non
     output = hgmm("datasets", "info", "imdb").output
     assert "there   labels.npy" in output
     assert "missing rdf.npy" in output
-    assert "0.7578 (modal2_missing)" in output
+    assert "micro-F1  0.7578" in output
 
 
 def test_datasets_info_tells_what_leaks(hgmm: Invoke, tmp_path: Path) -> None:
@@ -319,3 +381,14 @@ def test_completion_offers_names(hgmm: Invoke, trained: str) -> None:
     assert model_names(context, parameter, "hgnn") == ["hgnn-ima"]
     assert run_folders(context, parameter, "runs/o") == ["runs/one"]
     assert run_folders(context, parameter, "x") == []
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_load_nothing_heavy(option: str) -> None:
+    code = (
+        "import sys; from hgmm.cli import main\n"
+        f"try: main([{option!r}])\n"
+        "finally: print(sorted({'torch', 'dgl', 'numpy', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stderr == "[]\n"

@@ -61,27 +61,69 @@ def test_sparkline_of_nothing_is_empty() -> None:
     assert sparkline([]) == ""
 
 
-def test_plain_lines_show_first_last_and_every_twentieth() -> None:
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("hgmm.cli.live.time", clock)
+    return clock
+
+
+def test_plain_lines_show_the_first_epoch_the_last_and_at_times_a_better_one(clock: Clock) -> None:
     view, out = plain(trainer(epochs=40))
     for epoch in range(1, 41):
+        clock.now += 2.0
         view.on_step(1, 1)
-        view.on_epoch_end(record(epoch, epoch / 100))
+        # Better up to epoch 12, and never again.
+        view.on_epoch_end(record(epoch, min(epoch, 12) / 100 - epoch / 10_000))
     view.on_fit_end(RESULT)
     view.close()
     lines = out.getvalue().splitlines()
     assert lines[0] == "emoji · seed 0"
-    assert [line.split()[1] for line in lines[1:4]] == ["1/40", "2/40", "4/40"]
+    assert [line.split()[1] for line in lines[1:]] == [f"{n}/40" for n in (1, 4, 7, 10, 25, 40)]
     assert lines[-1] == (
-        "epoch 40/40  loss 0.5000 (cross_entropy 0.5000  missing_attention 0.1250)  "
-        "validation micro_f1 0.4000  (best 0.4000 at epoch 40)  0.25 s"
+        "epoch 40/40  loss 0.5000  micro_f1 0.1160  (best 0.1188 at epoch 12)  0.25 s  cross_entropy 0.5000"
     )
+
+
+def test_plain_lines_of_a_fast_run_are_the_first_and_the_last(clock: Clock) -> None:
+    view, out = plain(trainer(epochs=40))
+    for epoch in range(1, 41):
+        view.on_epoch_end(record(epoch, epoch / 100))
+    view.on_fit_end(RESULT)
+    assert [line.split()[1] for line in out.getvalue().splitlines()[1:]] == ["1/40", "40/40"]
+
+
+def test_plain_lines_show_where_patience_has_ended_a_run(clock: Clock) -> None:
+    view, out = plain(trainer(epochs=40))
+    for epoch in range(1, 6):
+        view.on_epoch_end(record(epoch, 0.5))
+    view.on_fit_end(RESULT)
+    view.on_fit_end(RESULT)
+    assert [line.split()[1] for line in out.getvalue().splitlines()[1:]] == ["1/40", "5/40"]
+
+
+def test_plain_lines_are_at_most_100_columns_wide() -> None:
+    view, out = plain(trainer(epochs=100_000))
+    long = {f"term_{n}": 0.5 for n in range(9)}
+    view.on_epoch_end(dataclasses.replace(record(1, 0.5), terms=long, figures=FIGURES))
+    (line,) = out.getvalue().splitlines()[1:]
+    assert 80 < len(line) <= 100
+    assert line.startswith("epoch 1/100000  loss 0.5000  micro_f1 0.5000  (best 0.5000 at epoch 1)  0.25 s  term_0 0.5")
 
 
 def test_the_later_of_two_equal_epochs_is_best() -> None:
     view, out = plain(trainer(epochs=3))
     for epoch, value in ((1, 0.5), (2, 0.5), (3, 0.4)):
         view.on_epoch_end(record(epoch, value))
-    assert out.getvalue().splitlines()[-1].endswith("validation micro_f1 0.4000  (best 0.5000 at epoch 2)  0.25 s")
+    assert "micro_f1 0.4000  (best 0.5000 at epoch 2)  0.25 s" in out.getvalue().splitlines()[-1]
 
 
 def test_lower_is_better_for_a_loss() -> None:
@@ -96,8 +138,8 @@ def test_an_epoch_without_validation_shows_the_last_one() -> None:
     view.on_epoch_end(record(1, None))
     view.on_epoch_end(record(2, 0.25))
     _, first, second = out.getvalue().splitlines()
-    assert "validation" not in first
-    assert "validation micro_f1 0.2500" in second
+    assert "micro_f1" not in first
+    assert "micro_f1 0.2500" in second
 
 
 def test_plain_lines_say_that_a_run_is_resumed() -> None:
@@ -171,9 +213,20 @@ def test_figures_stand_on_a_line_of_their_own() -> None:
     assert "branch accuracy: raw:text 0.50" in lines
 
 
-def test_plain_lines_have_the_figures_too() -> None:
+def test_plain_lines_have_the_figures_that_fit() -> None:
     view, out = plain(trainer(epochs=10))
-    view.on_epoch_end(dataclasses.replace(record(1, 0.5), figures=FIGURES))
-    assert "(best 0.5000 at epoch 1)  transfer: gate 0.25  dominant accuracy 0.88  branch accuracy: raw:text 0.50" in (
-        out.getvalue()
-    )
+    view.on_epoch_end(dataclasses.replace(record(1, 0.5), terms={"cross_entropy": 0.5}, figures={"gate": {"x": 0.5}}))
+    assert "(best 0.5000 at epoch 1)  0.25 s  gate: x 0.50" in out.getvalue()
+
+
+def test_waiting_is_shown_on_a_terminal_until_the_first_epoch() -> None:
+    out = io.StringIO()
+    view = LiveView(Console(file=out, width=120, force_terminal=True, color_system=None), title="emoji")
+    view.wait("Reading emoji")
+    view.on_fit_start(trainer(epochs=1), GRAPH)
+    assert "Reading emoji …" in out.getvalue()
+    view.on_epoch_end(record(1, 0.5))
+    view.on_fit_end(RESULT)
+    lines, out = plain(trainer(epochs=1))
+    lines.wait("Reading emoji")
+    assert "Reading" not in out.getvalue()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hgmm import datasets
 from hgmm.cli.results import Announcement, data_words, print_config
-from hgmm.training import Interrupted, RunConfig, RunRecord, session
+from hgmm.training import Interrupted, RunConfig, RunRecord, session, trainer
 from tests.cli.conftest import SMALL, Invoke
 from tests.datasets.published_folders import write_magb
 
@@ -151,22 +151,124 @@ def test_resume_needs_a_folder(hgmm: Invoke) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--dataset", "emojy"), "unknown dataset 'emojy'"),
+        (("--dataset", "emojy"), "Error: --dataset: unknown dataset 'emojy'. Did you mean 'emoji'?"),
         (("--dataset", "./nowhere"), "nowhere"),
-        (("--set", "train.epoch=3"), "unknown key 'epoch'"),
-        (("--set", "epochs"), "setting 'epochs': must be written key=value"),
-        (("--model", "gcn"), "unknown model 'gcn'"),
-        (("--device", "tpu"), "got 'tpu'"),
+        (("--set", "train.epoch=3"), "unknown key 'epoch'. Did you mean 'train.epochs'?"),
+        (("--set", "trian.epochs=3"), "Error: --set: unknown section 'trian'"),
+        (("--set", "lr=3"), "A key begins with its section, as in train.learning_rate"),
+        (("--set", "epochs"), "--set 'epochs': must be written key=value"),
+        (("--set", "train.epochs=0"), "Error: --set train.epochs: must be at least 1, got 0"),
+        (("--set", "model.num_layers=0"), "Error: --set model.num_layers: must be at least 1, got 0"),
+        (("--epochs", "0"), "Error: --epochs: must be at least 1, got 0"),
+        (("--config", "wrong.yaml"), "Error: train.epochs in wrong.yaml: must be at least 1, got 0"),
+        (
+            ("--config", "tab.yaml"),
+            "tab.yaml, line 2, column 1: expected blanks at the beginning of the line, got a tab",
+        ),
+        (("--config", "section.yaml"), "Error: --config section.yaml: unknown section 'trian'"),
+        (("--model", "gcn"), "Error: --model: unknown model 'gcn'"),
+        (("--variant", "shrp"), "Error: --variant: unknown variant 'shrp'"),
+        (("--ablate", "neii"), "Error: --ablate: unknown ablate 'neii'"),
+        (("--drop-modality", "txt"), "Error: --drop-modality: unknown modality 'txt'"),
+        (("--corrupt", "txt=0.3"), "Error: --corrupt: 'missing:txt=0.3' on graph 'emoji': unknown modality 'txt'"),
+        (("--corrupt", "text=3"), "Error: --corrupt of 'missing:text': a share is from 0 to 1, got 3.0"),
+        (("--feature", "txt=a"), "Error: --feature: unknown part 'txt'"),
+        (("--dataset", "synthetic", "--require-official"), "but --require-official is given"),
+        (("--device", "tpu"), "Error: --device: must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         (("--run-dir", "nothing", "--resume"), "--resume: nothing has no config.yaml, so no run to go on with"),
     ],
 )
 def test_wrong_settings_exit_with_2_and_no_traceback(hgmm: Invoke, args: tuple[str, ...], message: str) -> None:
+    Path("wrong.yaml").write_text("train: {epochs: 0}\n")
+    Path("tab.yaml").write_text("train:\n\tepochs: 1\n")
+    Path("section.yaml").write_text("trian:\n  epochs: 1\n")
     result = hgmm("train", *args)
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: ")
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--learning-rate", "No such option '--learning-rate'. Did you mean --set train.learning_rate=VALUE?"),
+        ("--lr", "No such option '--lr'. Did you mean --set train.learning_rate=VALUE?"),
+        ("--epoch", "No such option '--epoch'. Did you mean --epochs?"),
+        ("--optimizer", "No such option '--optimizer'. hgmm train --help lists them."),
+    ],
+)
+def test_an_unknown_option_is_looked_for_among_the_settings(hgmm: Invoke, option: str, words: str) -> None:
+    result = hgmm("train", option, "3")
+    assert result.exit_code == 2
+    assert f"Error: {words}\n" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["--backend", "HGMM_BACKEND"])
+def test_kernels_that_cannot_run_here_are_refused_before_data_is_read(
+    hgmm: Invoke, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("hgmm.kernels._triton.missing_reason", lambda: "torch sees no CUDA device")
+    monkeypatch.setattr("hgmm.datasets.load", lambda *args, **kwargs: pytest.fail("data was read"))
+    monkeypatch.setenv("HGMM_BACKEND", "auto" if given == "--backend" else "triton")
+    result = hgmm("train", *(("--backend", "triton") if given == "--backend" else ()))
+    assert result.exit_code == 2
+    named = "--backend triton" if given == "--backend" else "environment variable HGMM_BACKEND=triton"
+    assert result.stderr.startswith(f"Error: {named}: these kernels cannot run here: ")
+    assert "torch sees no CUDA device. Take what can: " in result.stderr
+    assert not Path("runs").exists()
+
+
+def test_a_backend_for_another_device_is_refused(hgmm: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "auto")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("hgmm.kernels._dispatch._unavailable_reasons", lambda op, backend: [])
+    result = hgmm("train", "--backend", "triton", "--device", "cpu")
+    assert result.exit_code == 2
+    assert "--backend triton: these kernels cannot run here: they run on cuda, and the device is cpu" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("predict", "x", "-o", "p.csv"), ("embed", "x", "-o", "p.npz"), ("evaluate", "x")])
+def test_an_unknown_backend_in_the_environment_is_refused_first(
+    hgmm: Invoke, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("HGMM_BACKEND", "quantum")
+    assert "Error: environment variable HGMM_BACKEND: unknown backend 'quantum'" in hgmm(*command).stderr
+
+
+def test_a_run_that_never_began_leaves_nothing(hgmm: Invoke, graph_folder: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--model", "graph-mnl", "--epochs", "1", "--runs", "2")
+    assert result.exit_code == 2
+    assert not Path("runs").exists()
+    named = hgmm("train", "--dataset", graph_folder, "--model", "graph-mnl", "--epochs", "1", "--run-dir", "mine")
+    assert named.exit_code == 2
+    assert record_of("mine")["status"] == "failed"
+
+
+def test_a_run_that_fails_later_says_where_its_record_is(
+    hgmm: Invoke, graph_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finite = trainer._check_finite
+    monkeypatch.setattr(
+        trainer, "_check_finite", lambda loss, what: finite(float("nan") if "epoch 3" in what else loss, what)
+    )
+    result = hgmm("train", "--dataset", graph_folder, "--epochs", "5", *SMALL)
+    assert result.exit_code == 2
+    (run,) = Path("runs").iterdir()
+    assert result.stderr.splitlines()[0] == f"The run failed after 2 epochs; its record is in {run}"
+    assert "Error: training: the loss of epoch 3 is nan; lower train.learning_rate" in result.stderr
+    assert record_of(str(run))["status"] == "failed"
+
+
+def test_a_folder_that_is_refused_is_not_called_a_failed_run(hgmm: Invoke, graph_folder: str, trained: str) -> None:
+    result = hgmm("train", "--dataset", graph_folder, "--epochs", "1", "--run-dir", trained, *SMALL)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: --run-dir runs/one: it exists and is not empty; choose another, or go on with that run by --resume\n"
+    )
+    assert record_of(trained)["status"] == "done"
 
 
 def test_debug_shows_the_error_itself(hgmm: Invoke) -> None:
@@ -265,7 +367,6 @@ def test_negative_learning_is_on_for_graph_mnl_and_can_be_put_on_hgnn_ima(hgmm: 
         record = record_of(folder)
         assert record["config"]["negative"]["weight"] == expected
         assert set(record["epochs"][0]["figures"]) == {"transfer", "branch_accuracy"}
-        assert "negative_learning" in result.output
     hgmm("predict", "one", "-o", "p.csv")
     header = Path("p.csv").read_text().splitlines()[0].split(",")
     assert {"weight_raw:text", "weight_structure", "weight_propagated:image"} <= set(header)

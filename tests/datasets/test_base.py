@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hgmm.datasets import DatasetInfo, check_published, statistics
+from hgmm.datasets import DatasetInfo, available, check_published, info, load, statistics
 from hgmm.datasets.base import Dataset, register
 from hgmm.errors import ConfigError, DataError
 from hgmm.graph import MultimodalGraph
@@ -77,3 +77,15 @@ def test_every_registered_dataset_describes_itself() -> None:
 
 def test_a_dataset_without_files_fetches_nothing(tmp_path: Path) -> None:
     assert DATASETS.get("synthetic").fetch(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", available())
+def test_published_counts_say_what_they_count(name: str) -> None:
+    described = info(name)
+    counts = set(described.published) - {"classes", "class_counts", "split_sizes"}
+    assert set(described.ntypes) <= counts
+    if not described.official_files and name != "films":
+        schema = load(name).schema
+        assert set(described.ntypes) == set(schema.ntypes)
+        assert counts - set(described.ntypes) <= {etype[1] for etype in schema.canonical_etypes}
+    assert all(file.ntype in described.ntypes for file in described.official_files if file.ntype and described.ntypes)
