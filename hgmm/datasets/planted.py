@@ -25,6 +25,7 @@ __all__ = [
     "planted_features",
     "planted_imbalance",
     "popularity",
+    "sorted_distinct",
 ]
 
 IntArray = npt.NDArray[np.int64]
@@ -114,7 +115,7 @@ def planted_edges(
         if undirected:
             src, dst = np.minimum(src, dst), np.maximum(src, dst)
             src, dst = src[src != dst], dst[src != dst]
-        keys = _sorted_distinct(np.concatenate([keys, src * num_dst + dst]))
+        keys = sorted_distinct(np.concatenate([keys, src * num_dst + dst]))
         if len(keys) == drawn:
             break
     if num_edges < drawn:
@@ -122,7 +123,7 @@ def planted_edges(
     return keys // num_dst, keys % num_dst
 
 
-def _sorted_distinct(keys: IntArray) -> IntArray:
+def sorted_distinct(keys: IntArray) -> IntArray:
     """Do what `numpy.unique` does, which hashes integers before it sorts them and takes several times as long here."""
     keys = np.sort(keys)
     first = np.ones(len(keys), dtype=np.bool_)

@@ -16,6 +16,7 @@ from hgmm.datasets.planted import (
     planted_classes,
     planted_features,
     popularity,
+    sorted_distinct,
 )
 from hgmm.datasets.triple_split import split_triples
 from hgmm.errors import ConfigError
@@ -75,11 +76,8 @@ def planted_triples(classes: IntArray, num_relations: int, num_triples: int, rng
         head, tail = heads(relation, skewed=skewed)[1], tails(relation, skewed=skewed)[1]
         if not attempt:
             head[:num_entities] = rng.permutation(num_entities)
-        # Keys of earlier rounds come first, so that what they cover stays covered.
-        drawn = (head * num_relations + relation) * num_entities + tail
-        keys = np.concatenate([keys, drawn])
-        keys = keys[np.sort(np.unique(keys, return_index=True)[1])]
-        if len(keys) >= num_triples:
+        keys = sorted_distinct(np.concatenate([keys, (head * num_relations + relation) * num_entities + tail]))
+        if len(keys) == num_triples:
             break
         relation = rng.integers(0, num_relations, num_triples - len(keys))
     pairs, tail = keys // num_entities, keys % num_entities

@@ -41,11 +41,10 @@ def split_triples(
     """
     order = rng.permutation(len(rows))
     shuffled = rows[order]
-    ends = np.concatenate([shuffled[:, 0], shuffled[:, 2]])
     needed = np.zeros(len(rows), dtype=np.bool_)
-    # A head and a tail of one row are half the array apart.
-    needed[np.unique(ends, return_index=True)[1] % max(len(rows), 1)] = True
-    needed[np.unique(shuffled[:, 1], return_index=True)[1]] = True
+    # Head and tail of a row stand side by side.
+    needed[_first_places(shuffled[:, [0, 2]].ravel()) // 2] = True
+    needed[_first_places(shuffled[:, 1])] = True
     spare = order[~needed]
     if min(sizes) < 0 or sum(sizes) > len(spare):
         raise ConfigError(
@@ -56,3 +55,11 @@ def split_triples(
     part[spare[: sizes[0]]] = 1
     part[spare[sizes[0] : sizes[0] + sizes[1]]] = 2
     return rows[part == 0], rows[part == 1], rows[part == 2]
+
+
+def _first_places(ids: IntArray) -> IntArray:
+    """Return where each id that occurs stands first; quicker than sorting, for ids are small numbers."""
+    places = np.full(ids.max(initial=-1) + 1, -1, dtype=np.int64)
+    # Of several places of an id the last that is written stays.
+    places[ids[::-1]] = np.arange(len(ids))[::-1]
+    return places[places >= 0]

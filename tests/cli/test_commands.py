@@ -20,7 +20,7 @@ from hgmm import __version__, datasets, training
 from hgmm.cli import main
 from hgmm.cli.completion import dataset_names, model_names, run_folders
 from tests.cli.conftest import Invoke
-from tests.datasets.published_folders import write_magb
+from tests.datasets.published_folders import write_magb, write_mm_links
 
 GRAPH_YAML = """
 target: item
@@ -269,6 +269,23 @@ def test_datasets_info_finds_files_by_their_pattern(hgmm: Invoke, tmp_path: Path
         tmp_path / "data" / "MAGB" / "Grocery" / "TextFeature", tmp_path / "data" / "MAGB" / "Grocery" / "ImageFeature"
     )
     assert "Download" not in hgmm("datasets", "info", "grocery").output
+
+
+def test_datasets_info_reads_no_vectors_for_links_of_one_relation(hgmm: Invoke, tmp_path: Path) -> None:
+    write_mm_links(tmp_path / "data" / "mm-graph" / "books-lp", "lp-edge-split.pt")
+    (tmp_path / "data" / "mm-graph" / "books-lp" / "clip_feat.pt").write_bytes(b"not to be read")
+    output = hgmm("datasets", "info", "books-lp").output
+    assert "  there   lp-edge-split*.pt" in output
+    assert "Triples:" not in output
+
+
+def test_an_imported_knowledge_graph_says_what_leaks(hgmm: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "kg").mkdir()
+    for name in ("train", "val", "test"):
+        (tmp_path / "kg" / f"{name}.tsv").write_text("a\tr\tb\n")
+    output = hgmm("import", str(tmp_path / "kg"), "-o", "saved").output
+    assert "1 of 1 test triples (100.0%) are also train triples" in " ".join(output.split())
+    assert "Triples: 1 train, 1 val, 1 test" in hgmm("datasets", "info", "./saved").output
 
 
 def test_import_shows_what_is_in_the_graph(hgmm: Invoke, tables: Path) -> None:
