@@ -57,6 +57,7 @@ class EmojiKnowledgeDataset(Dataset):
         licence=EmojiDataset.info.licence,
         citation=EmojiDataset.info.citation,
         url=EmojiDataset.info.url,
+        ntypes=("entity",),
         published=MappingProxyType({"entity": 3410, "relations": 5, "split_sizes": [9477, 1184, 1184]}),
     )
 

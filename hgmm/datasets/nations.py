@@ -33,6 +33,7 @@ class NationsDataset(Dataset):
         licence="MIT (pykeen); not stated for the data",
         citation="Rummel, Dimensionality of Nations project; Kemp et al., AAAI 2006; files from pykeen 1.11.1",
         url="https://github.com/pykeen/pykeen",
+        ntypes=("entity",),
         published={"entity": 14, "relations": 55, "split_sizes": [1592, 199, 201]},
     )
 
