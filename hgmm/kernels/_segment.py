@@ -116,8 +116,7 @@ def gather_dot(edges: EdgeIndex, x_dst: Tensor, x_src: Tensor) -> Tensor:
     Tensor
         ``(E, M, H)``.
     """
-    out: Tensor = _GatherDot.apply(x_dst, x_src, edges)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-    return out
+    return _gather_dot(edges, x_dst, x_src, batched_src=False)
 
 
 def gather_sum(edges: EdgeIndex, weight: Tensor, value: Tensor, *, to_src: bool = False) -> Tensor:
@@ -139,7 +138,7 @@ def gather_sum(edges: EdgeIndex, weight: Tensor, value: Tensor, *, to_src: bool 
     Tensor
         ``(N_dst, M, H, D)``, or ``(N_src, M, H, D)`` with `to_src`; zero for nodes without edges.
     """
-    out: Tensor = _GatherSum.apply(weight, value, edges, to_src)  # type: ignore[no-untyped-call]  # as above
+    out: Tensor = _GatherSum.apply(weight, value, edges, to_src)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
     return out
 
 
@@ -184,30 +183,43 @@ def _blocks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(torch.split(x, rows) for x in tensors), strict=True)
 
 
+def _empty(x: Tensor, y: Tensor, *shape: int) -> Tensor:
+    """Return memory for what is made of `x` and `y`; under vmap it has the batch dimension of either."""
+    return (x.new_zeros(()) + y.new_zeros(())).new_empty(shape)
+
+
+def _gather_dot(edges: EdgeIndex, x_dst: Tensor, x_src: Tensor, *, batched_src: bool) -> Tensor:
+    """Run `gather_dot`; under vmap at most one side has a batch dimension, `x_src` with `batched_src`, else `x_dst`."""
+    out: Tensor = _GatherDot.apply(x_dst, x_src, edges, batched_src)  # type: ignore[no-untyped-call]  # as above
+    return out
+
+
 class _GatherDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x_dst: Tensor, x_src: Tensor, edges: EdgeIndex) -> Tensor:
+    def forward(ctx: FunctionCtx, x_dst: Tensor, x_src: Tensor, edges: EdgeIndex, batched_src: bool) -> Tensor:
         ctx.save_for_backward(x_dst, x_src)
         ctx.edges = edges  # type: ignore[attr-defined]  # torch's context takes any attribute
-        out = x_src.new_empty(edges.src.numel(), *x_src.shape[1:-1])
-        rows = block_rows(x_src)
-        for block, src, dst in _blocks(rows, out, edges.src, edges.dst):
-            torch.sum(x_src.index_select(0, src).mul_(x_dst.index_select(0, dst)), -1, out=block)
+        out = _empty(x_dst, x_src, edges.src.numel(), *x_src.shape[1:-1])
+        for block, src, dst in _blocks(block_rows(x_src), out, edges.src, edges.dst):
+            of_dst, of_src = x_dst.index_select(0, dst), x_src.index_select(0, src)
+            # In place, which saves a quarter of the time; what has no batch dimension cannot take in what has one.
+            product = of_src.mul_(of_dst) if batched_src else of_dst.mul_(of_src)
+            block.copy_(product.sum(-1))
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x_dst, x_src = ctx.saved_tensors
-        need_dst, need_src, _ = ctx.needs_input_grad
+        need_dst, need_src, *_ = ctx.needs_input_grad
         grad_dst = gather_sum(ctx.edges, grad, x_src) if need_dst else None
         grad_src = gather_sum(ctx.edges, grad, x_dst, to_src=True) if need_src else None
-        return grad_dst, grad_src, None
+        return grad_dst, grad_src, None, None
 
 
 def _csr_matmul(indptr: Tensor, indices: Tensor, weight: Tensor, value: Tensor) -> Tensor:
     """Multiply the sparse matrix of each modality and head by its values; `weight` is ``(E, M, H)``."""
     _, M, H, D = value.shape
-    out = value.new_empty(indptr.numel() - 1, M, H, D)
+    out = _empty(weight, value, indptr.numel() - 1, M, H, D)
     for m, h in product(range(M), range(H)):
         # A weighted bag is a CSR product on every device and dtype, twice as fast as index_add and without its
         # E x D messages; torch's own CSR product needs MKL and warns that it is in beta.
@@ -236,7 +248,8 @@ class _GatherSum(torch.autograd.Function):
         weight, value = ctx.saved_tensors
         need_weight, need_value, _, _ = ctx.needs_input_grad
         x_dst, x_src = (value, grad) if ctx.to_src else (grad, value)
-        grad_weight = gather_dot(ctx.edges, x_dst, x_src) if need_weight else None
+        # Gradients have a batch dimension where torch.autograd.grad is asked for several at once.
+        grad_weight = _gather_dot(ctx.edges, x_dst, x_src, batched_src=ctx.to_src) if need_weight else None
         grad_value = gather_sum(ctx.edges, weight, grad, to_src=not ctx.to_src) if need_value else None
         return grad_weight, grad_value, None, None
 

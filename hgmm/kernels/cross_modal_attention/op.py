@@ -145,7 +145,8 @@ def cross_modal_attention(
 
     Reverse mode only. A tensor with a tangent is an error, on the compiled backends a `BackendError`;
     ``torch.autograd.functional.jvp`` on the reference gives products with the Jacobian. Of ``torch.func`` only ``vmap``
-    runs, one sample after the other, on the compiled backends; the other transforms raise.
+    runs, one sample after the other, on the compiled backends; the other transforms raise. Several gradients at once
+    (``is_grads_batched``, ``torch.autograd.functional.jacobian(..., vectorize=True)``) run on every backend.
 
     A NaN or an infinity in an input is never hidden: what is NaN on the reference is NaN on every backend, except that
     the compiled ones give 0 as the gradient of what a source lacks, whatever its neighbours are.
