@@ -79,7 +79,9 @@ def info(name: str, drop_leaks: bool, data_root: Path | None) -> None:
     scores = {METRICS[key]: format_score(score) for key, score in found.published_scores.items()}
     _print_section(console, f"Published test scores, with {found.published_variant}", scores)
     settings = {key: str(value) for key, value in found.settings_for().items()}
-    _print_section(console, f"Settings of hgmm train, with {found.default_model} {found.default_variant}", settings)
+    _print_section(
+        console, f"Settings of hgmm train, with {found.default_model} {found.default_variant}".rstrip(), settings
+    )
     if found.official_files:
         whole = _print_files(console, found, data_root)
         if not whole:

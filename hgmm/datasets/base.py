@@ -92,8 +92,8 @@ class DatasetInfo:
     title: str = ""
     description: str = ""
     task: str = "node-classification"
-    default_model: str = "hgnn-ima"
-    default_variant: str = "sharp"
+    default_model: str = ""
+    default_variant: str = ""
     target: str | None = None
     licence: str = "not stated"
     citation: str = ""
@@ -110,10 +110,17 @@ class DatasetInfo:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ConfigError(f"DatasetInfo task: {unknown_name('task', self.task, TASKS)}")
+        if not self.default_model:
+            model, variant = _DEFAULT_MODELS[self.task]
+            object.__setattr__(self, "default_model", model)
+            object.__setattr__(self, "default_variant", self.default_variant or variant)
 
     def settings_for(self, variant: str | None = None) -> dict[str, Any]:
         """Return `settings` with those of a variant on top."""
         return {**self.settings, **self.variant_settings.get(variant or self.default_variant, {})}
+
+
+_DEFAULT_MODELS = {"node-classification": ("hgnn-ima", "sharp"), "link-prediction": ("mm-transe", "")}
 
 
 class Dataset(ABC):

@@ -45,6 +45,7 @@ def _info(
         licence=licence,
         citation=citation,
         url=url,
+        ntypes=("entity",),
         published=dict(published),
         official_files=(*map(OfficialFile, OPENKE_FILES), *vectors),
     )
@@ -64,7 +65,6 @@ class Db15kDataset(KnowledgeDataset):
         "14.8 % of the test triples are training triples, in that of MMRNS and its successors (9,902) most validation "
         "triples are. --drop-leaks takes them out.",
         # Both splits have as many training triples, repetitions included.
-        ntypes=("entity",),
         published={"entity": 12_842, "relations": 279, "triple": 79_222},
         citation=MMKG,
         url=github_url(MANS, "benchmarks/DB15K"),
@@ -85,7 +85,6 @@ class Fb15kDataset(KnowledgeDataset):
         "FB15K: Freebase with images",
         "Which entity completes a triple? Many test triples are training triples turned round, so that scores are high "
         "without much being learnt; fb15k-237 has none of these.",
-        ntypes=("entity",),
         published={"entity": 14_951, "relations": 1_345, "split_sizes": [483_142, 50_000, 59_071]},
         citation=MMKG,
         url=github_url(MANS, "benchmarks/FB15K"),
@@ -105,7 +104,6 @@ class MkgWDataset(KnowledgeDataset):
         "mkg-w",
         "MKG-W: Wikidata with images and text",
         "Which entity completes a triple? The splits share no triple.",
-        ntypes=("entity",),
         published={"entity": 15_000, "relations": 169, "split_sizes": [34_196, 4_276, 4_274]},
         citation=MMRNS,
         url=github_url(NATIVE, "benchmarks/MKG-W"),
@@ -124,7 +122,6 @@ class MkgYDataset(KnowledgeDataset):
         "mkg-y",
         "MKG-Y: YAGO with images and text",
         "Which entity completes a triple? The splits share no triple.",
-        ntypes=("entity",),
         published={"entity": 15_000, "relations": 28, "split_sizes": [21_310, 2_665, 2_663]},
         citation=MMRNS,
         url=github_url(NATIVE, "benchmarks/MKG-Y"),
@@ -143,7 +140,6 @@ class Fb15k237Dataset(KnowledgeDataset):
         "fb15k-237",
         "FB15k-237: Freebase without inverse relations",
         "Which entity completes a triple? Entities have no modality besides the structure, unless you bring vectors.",
-        ntypes=("entity",),
         published={"entity": 14_541, "relations": 237, "split_sizes": [272_115, 17_535, 20_466]},
         citation="Toutanova and Chen: Observed versus latent features for KB and text inference, CVSC 2015",
         url=github_url(OPENKE, "benchmarks/FB15K237"),

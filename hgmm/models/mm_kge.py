@@ -72,10 +72,8 @@ class MMKGE(nn.Module):
         The pairs.
     present : Tensor
         ``(E, M)`` bool: who has what. A buffer that is not saved.
-    tasks : tuple of str
-        What the model can be trained for.
-    settings : mapping of str to Any
-        How it is trained unless told otherwise, by configuration key.
+    tasks, settings
+        What the model can be trained for, and how it is unless told otherwise, by configuration key.
 
     Raises
     ------

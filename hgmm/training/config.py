@@ -18,7 +18,9 @@ from hgmm.training.negative_config import NegativeConfig
 from hgmm.training.schedule import SCHEDULERS
 
 __all__ = [
+    "LINK_MONITORS",
     "MONITORS",
+    "NODE_MONITORS",
     "ModelConfig",
     "RunConfig",
     "TrainConfig",
@@ -27,18 +29,13 @@ __all__ = [
     "model_settings",
 ]
 
-MONITORS = {
-    "micro_f1": "max",
-    "macro_f1": "max",
-    "accuracy": "max",
-    "loss": "min",
-    "mrr": "max",
-    "mean_rank": "min",
-    "hits_at_1": "max",
-    "hits_at_3": "max",
-    "hits_at_10": "max",
-}
-"""Validation figures that a run can be steered by, and in which direction they improve."""
+NODE_MONITORS = {"micro_f1": "max", "macro_f1": "max", "accuracy": "max", "loss": "min"}
+"""Validation figures of a node classifier that a run can be steered by, and in which direction they improve."""
+
+LINK_MONITORS = {"mrr": "max", "mean_rank": "min", "hits_at_1": "max", "hits_at_3": "max", "hits_at_10": "max"}
+"""Those of a model of triples."""
+
+MONITORS = NODE_MONITORS | LINK_MONITORS
 
 
 @dataclass(frozen=True)

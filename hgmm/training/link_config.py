@@ -8,21 +8,11 @@ from dataclasses import dataclass
 from hgmm.errors import ConfigError, unknown_name
 from hgmm.training._fields import check_types
 
-__all__ = ["LOSSES", "SAMPLERS", "LinkConfig"]
+__all__ = ["LOSSES", "LinkConfig"]
 
-SAMPLERS = {
-    "normal": "normal",
-    "mans-v": "visual",
-    "mans-t": "two-stage",
-    "mans-h": "hybrid",
-    "mans-a": "adaptive",
-}
-"""Names on the command line and the strategies of `hgmm.sampling.ModalityAwareNegativeSampler`."""
-
-LOSSES = ("margin", "softplus", "sigmoid", "self-adversarial", "cross-entropy")
+LOSSES = ("margin", "softplus", "sigmoid", "self-adversarial")
 PROPOSALS = ("bernoulli", "uniform")
 FILTERS = ("train", "all", "none")
-ADAPTIVE_RULES = ("share", "rows")
 
 
 @dataclass(frozen=True)
@@ -31,15 +21,6 @@ class LinkConfig:
 
     Parameters
     ----------
-    sampler : str, optional
-        Which modalities of a corrupted end a negative replaces: ``normal``, all of them; ``mans-v``, one; ``mans-t``
-        one, then all; ``mans-h`` and ``mans-a`` one in a share of the negatives that is fixed or follows the scores.
-    modality : str, optional
-        The one modality of the ``mans`` samplers. Default: ``image`` where there is one, else the first.
-    share : float, optional
-        Of the epochs for ``mans-t``, of the negatives for ``mans-h``, in [0, 1].
-    adaptive_rule : str, optional
-        For ``mans-a``: ``share``, as many negatives as pass the test, whichever they are, or ``rows``, those that pass.
     num_negs_per_pos : int, optional
         K, at least 1.
     proposal : str, optional
@@ -49,8 +30,7 @@ class LinkConfig:
     batch_size : int, optional
         Positive triples a step, at least 1.
     loss : str, optional
-        ``margin``, ``softplus``, ``sigmoid``, ``self-adversarial``, or ``cross-entropy`` over all entities, which needs
-        no negatives.
+        ``margin``, ``softplus``, ``sigmoid`` or ``self-adversarial`` (`hgmm.losses.ranking_loss`).
     margin : float, optional
         Of ``margin``, ``sigmoid`` and ``self-adversarial``, at least 0.
     adversarial_temperature : float, optional
@@ -59,8 +39,6 @@ class LinkConfig:
         ``none``, ``l2`` or ``n3``.
     regularizer_weight : float, optional
         At least 0.
-    sparse : bool, optional
-        Update only the rows of entities that a step has seen: for graphs of many entities.
 
     Raises
     ------
@@ -68,10 +46,6 @@ class LinkConfig:
         If a value has the wrong type or is out of range.
     """
 
-    sampler: str = "normal"
-    modality: str | None = None
-    share: float = 0.3
-    adaptive_rule: str = "share"
     num_negs_per_pos: int = 64
     proposal: str = "bernoulli"
     filter: str = "train"
@@ -81,7 +55,6 @@ class LinkConfig:
     adversarial_temperature: float = 1.0
     regularizer: str = "none"
     regularizer_weight: float = 0.0
-    sparse: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "link")
@@ -97,15 +70,12 @@ class LinkConfig:
 
 
 _CHOICES = {
-    "sampler": tuple(SAMPLERS),
-    "adaptive_rule": ADAPTIVE_RULES,
     "proposal": PROPOSALS,
     "filter": FILTERS,
     "loss": LOSSES,
     "regularizer": ("none", "l2", "n3"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
-    "share": (0, 1),
     "num_negs_per_pos": (1, math.inf),
     "batch_size": (1, math.inf),
     "margin": (0, math.inf),

@@ -13,15 +13,13 @@ from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import MultimodalGraph
 from hgmm.kg import PairScores, RankingEvaluator
 from hgmm.losses import ranking_loss, vector_regularizer
-from hgmm.sampling import NegativeBatch
-from hgmm.training.config import MONITORS, TrainConfig
+from hgmm.sampling import EntityNegativeSampler, NegativeBatch
+from hgmm.training.config import LINK_MONITORS, TrainConfig
 from hgmm.training.link_config import LinkConfig
-from hgmm.training.link_samplers import TripleSampler, make_sampler
+from hgmm.training.link_samplers import make_sampler
 from hgmm.training.loaders import stream_seed
 
 __all__ = ["LinkPlan", "LinkPredictionTask", "TripleBatch", "TripleLoader", "ranking_figures"]
-
-SINGLE = "single_modality"
 
 
 class TripleBatch(NamedTuple):
@@ -53,27 +51,24 @@ class TripleLoader:
     ----------
     triples : Tensor
         ``(n, 3)`` int64.
-    sampler : TripleSampler
+    sampler : EntityNegativeSampler
         Draws the negatives.
     batch_size : int
         Triples a batch; the last may have fewer.
     seed : int
         Of order and negatives.
-    epochs : int
-        Of the run, of which a sampler may be told the share that is over.
     device : torch.device
         Where the model is.
     """
 
     def __init__(
-        self, triples: Tensor, sampler: TripleSampler, *, batch_size: int, seed: int, epochs: int, device: torch.device
+        self, triples: Tensor, sampler: EntityNegativeSampler, *, batch_size: int, seed: int, device: torch.device
     ) -> None:
         self.num_items = len(triples)
         self._triples = triples.to(device)
         self._sampler = sampler
         self._batch_size = batch_size
         self._seed = seed
-        self._epochs = epochs
 
     def __len__(self) -> int:
         return math.ceil(self.num_items / self._batch_size)
@@ -86,8 +81,8 @@ class TripleLoader:
             if number < start:
                 continue
             positives = self._triples[rows]
-            step, progress = (epoch - 1) * len(self) + number, (epoch - 1) / self._epochs
-            negatives = self._sampler.sample(positives, seed=self._seed, step=step, progress=progress)
+            step = (epoch - 1) * len(self) + number
+            negatives = self._sampler.sample(positives, seed=self._seed, step=step)
             yield TripleBatch((positives, negatives.entity, negatives.side), negatives)
 
 
@@ -99,10 +94,10 @@ class LinkPlan:
     graph : MultimodalGraph
         With `triples`.
     config : TrainConfig
-        Seed and number of epochs.
+        Has the seed.
     link : LinkConfig
         How triples are batched and corrupted.
-    sampler : TripleSampler
+    sampler : EntityNegativeSampler
         Draws the negatives.
     device : torch.device
         Where the model is.
@@ -118,7 +113,7 @@ class LinkPlan:
         graph: MultimodalGraph,
         config: TrainConfig,
         link: LinkConfig,
-        sampler: TripleSampler,
+        sampler: EntityNegativeSampler,
         device: torch.device,
     ) -> None:
         triples = _triples(graph)
@@ -130,7 +125,6 @@ class LinkPlan:
             sampler,
             batch_size=link.batch_size,
             seed=config.seed,
-            epochs=config.epochs,
             device=device,
         )
         self.has_val = len(triples.val) > 0
@@ -163,12 +157,7 @@ class LinkPredictionTask:
     Notes
     -----
     Negatives are drawn for a seed, a step and a place in the batch, so a resumed run draws what it would have drawn.
-    Each drawn entity is scored once in all pairs of modalities; which modalities are corrupted decides which of these
-    scores count, so ``mans-a`` costs no second pass.
-
-    References
-    ----------
-    MANS, IJCNN 2023, arXiv 2304.11618; its released code trains with the margin and one negative.
+    A negative replaces one end of a triple in all its modalities.
     """
 
     unit = "training triples"
@@ -180,28 +169,20 @@ class LinkPredictionTask:
                     f"train.{name}: link prediction gives {', '.join(LINK_MONITORS)}, got {value!r}; choose one"
                 )
         self.config = config
-        self.monitor = (monitor, MONITORS[monitor])
-        self.patience_monitor = (patience_monitor or monitor, MONITORS[patience_monitor or monitor])
-        self._sampler: TripleSampler | None = None
-        self._single = torch.zeros(2, dtype=torch.float64)
+        self.monitor = (monitor, LINK_MONITORS[monitor])
+        self.patience_monitor = (patience_monitor or monitor, LINK_MONITORS[patience_monitor or monitor])
 
     def plan(self, model: Any, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> LinkPlan:
         """Return what the trainer goes through."""
-        self._sampler = make_sampler(self.config, graph, tuple(model.modality_names))
-        return LinkPlan(graph, config, self.config, self._sampler, device)
+        sampler = make_sampler(self.config, graph, num_modalities=len(model.modality_names))
+        return LinkPlan(graph, config, self.config, sampler, device)
 
     def training_loss(self, model: Any, output: PairScores, batch: TripleBatch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a step and its terms."""
-        assert self._sampler is not None
         config, pairs = self.config, model.pairs
-        negatives = self._sampler.choose(
-            batch.negatives, *pairs.intra_and_inter(output.negative, output.negative_present)
-        )
-        self._note(negatives.modality)
-        scores, present = pairs.compose(output, negatives.side, negatives.modality)
         loss = ranking_loss(
             pairs.total(output.positive, output.positive_present),
-            pairs.total(scores, present),
+            pairs.total(output.negative, output.negative_present),
             form="sigmoid" if config.loss == "self-adversarial" else config.loss,
             margin=None if config.loss == "softplus" else config.margin,
             temperature=config.adversarial_temperature if config.loss == "self-adversarial" else None,
@@ -213,32 +194,6 @@ class LinkPredictionTask:
             terms["regularizer"] = float(penalty.detach())
             loss = loss + config.regularizer_weight * penalty
         return loss, terms
-
-    def figures(self) -> dict[str, dict[str, float]]:
-        """Return by group what the epoch's record shall keep: the share of negatives that keep a modality."""
-        if self.config.sampler == "normal" or not self._single[1]:
-            return {}
-        return {"negatives": {SINGLE: float(self._single[0] / self._single[1])}}
-
-    def on_epoch_end(self, epoch: int) -> None:
-        """Count anew."""
-        self._single.zero_()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what was counted in this epoch."""
-        return {SINGLE: self._single}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` returned."""
-        self._single = state[SINGLE].clone()
-
-    def _note(self, modality: Tensor) -> None:
-        if self.config.sampler != "normal":
-            single = (~modality).any(2)
-            self._single += torch.tensor([int(single.sum()), single.numel()], dtype=torch.float64)
-
-
-LINK_MONITORS = ("mrr", "mean_rank", "hits_at_1", "hits_at_3", "hits_at_10")
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hgmm.errors import ConfigError, ShapeError, unknown_name
 from hgmm.losses import cross_modal_loss
-from hgmm.training.config import MONITORS, TrainConfig
+from hgmm.training.config import NODE_MONITORS, TrainConfig
 from hgmm.typing import NodeOutput
 
 __all__ = ["NodeClassificationTask", "NodeTask", "Task", "classification_metrics"]
@@ -100,13 +100,13 @@ class NodeClassificationTask:
                 rule = "in [0, 1)" if name == "label_smoothing" else "at least 0"
                 raise ConfigError(f"NodeClassificationTask {name}: must be {rule}, got {value!r}")
         for name, monitored in (("monitor", monitor), ("patience_monitor", patience_monitor or monitor)):
-            if monitored not in MONITORS:
-                raise ConfigError(f"NodeClassificationTask {name}: {unknown_name('monitor', monitored, MONITORS)}")
+            if monitored not in NODE_MONITORS:
+                raise ConfigError(f"NodeClassificationTask {name}: {unknown_name('monitor', monitored, NODE_MONITORS)}")
         self.branch_weight = branch_weight
         self.missing_attention_weight = missing_attention_weight
         self.label_smoothing = label_smoothing
-        self.monitor = (monitor, MONITORS[monitor])
-        self.patience_monitor = (patience_monitor or monitor, MONITORS[patience_monitor or monitor])
+        self.monitor = (monitor, NODE_MONITORS[monitor])
+        self.patience_monitor = (patience_monitor or monitor, NODE_MONITORS[patience_monitor or monitor])
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> NodeClassificationTask:

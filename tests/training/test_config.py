@@ -81,7 +81,7 @@ def test_a_configuration_from_before_there_was_negative_learning_has_none() -> N
     ("settings", "match"),
     [
         ({"hidden_size": 1}, r"unknown section 'hidden_size'; known: .* A key begins with its section"),
-        ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, link, model, negative, train. Did you mean 'train'"),
+        ({"trian.epochs": 1}, r"unknown section 'trian'; known: data, .*, train. Did you mean 'train'"),
         ({"train.epoch": 1}, r"train.epoch: unknown key 'epoch'. Did you mean 'train.epochs'"),
         ({"negative.wieght": 1}, r"negative.wieght: unknown key 'wieght'.*Did you mean 'negative.weight'"),
         ({"data.data_set": "x"}, r"data.data_set: unknown key 'data_set'; known: corrupt, .*dataset"),
