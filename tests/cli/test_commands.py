@@ -163,9 +163,9 @@ def test_datasets_are_listed(hgmm: Invoke) -> None:
 
 
 def test_datasets_list_says_which_need_no_files(hgmm: Invoke) -> None:
-    lines = [" ".join(line.split()) for line in hgmm("datasets", "list").output.splitlines()]
-    assert "Without published files: emoji, emoji-kg, films, nations, planted-imbalance, synthetic" in lines
-    assert "To fetch those of another: hgmm datasets fetch NAME" in lines
+    words = " ".join(hgmm("datasets", "list").output.split())
+    assert "Without published files: emoji, emoji-kg, films, nations, planted-imbalance, synthetic" in words
+    assert "To fetch those of another: hgmm datasets fetch NAME" in words
 
 
 def test_without_a_terminal_lines_have_80_columns_and_whole_words(
@@ -242,7 +242,7 @@ def test_datasets_info_without_leaks_files_or_package(hgmm: Invoke, monkeypatch:
 def test_datasets_info_of_an_unknown_name(hgmm: Invoke) -> None:
     result = hgmm("datasets", "info", "emojy")
     assert result.exit_code == 2
-    assert "Did you mean 'emoji'?" in result.stderr
+    assert "Did you mean 'emoji' or 'emoji-kg'?" in result.stderr
 
 
 def test_datasets_fetch_of_embedded_data(hgmm: Invoke) -> None:

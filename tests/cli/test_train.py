@@ -151,7 +151,7 @@ def test_resume_needs_a_folder(hgmm: Invoke) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--dataset", "emojy"), "Error: --dataset: unknown dataset 'emojy'. Did you mean 'emoji'?"),
+        (("--dataset", "emojy"), "Error: --dataset: unknown dataset 'emojy'. Did you mean 'emoji' or"),
         (("--dataset", "./nowhere"), "nowhere"),
         (("--set", "train.epoch=3"), "unknown key 'epoch'. Did you mean 'train.epochs'?"),
         (("--set", "trian.epochs=3"), "Error: --set: unknown section 'trian'"),
