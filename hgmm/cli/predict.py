@@ -15,7 +15,7 @@ from hgmm.cli.wording import remember_given
 __all__ = ["predict"]
 
 
-@click.command(short_help="Predict the class of every node.")
+@click.command(short_help="Predict the class of every node, or complete triples.")
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .csv or .parquet file."
@@ -23,12 +23,29 @@ __all__ = ["predict"]
 @click.option("--dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: the run's]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the published files.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: the run's]")
-def predict(run: Path, output: Path, dataset: str | None, data_root: str | None, device: str | None) -> None:
-    """Predict the class of every target node with the trained model in the folder RUN.
+@click.option("--head", help="Of a knowledge graph: the head of the question; its tails are asked for.")
+@click.option("--relation", help="Of a knowledge graph: the relation of the question.")
+@click.option("--tail", help="Of a knowledge graph: the tail of the question; its heads are asked for.")
+@click.option("--top", type=click.IntRange(min=1), default=10, help="Answers to the question.  [default: 10]")
+def predict(
+    run: Path,
+    output: Path,
+    dataset: str | None,
+    data_root: str | None,
+    device: str | None,
+    head: str | None,
+    relation: str | None,
+    tail: str | None,
+    top: int,
+) -> None:
+    """Predict the class of every target node, or complete triples, with the trained model in the folder RUN.
 
     The table holds ids, predicted class, the probability of each class and the weight of each modality or branch. A
     folder given with --dataset is read with what was fitted in training; it may have new nodes, and need not have
     labels.
+
+    Of a knowledge graph the table holds the best answers by name to the questions of the test triples, or to the one
+    question of --relation with --head or --tail; what the training triples say already is left out.
     """
     from hgmm.cli.results import data_words
     from hgmm.training import load_run
@@ -38,7 +55,12 @@ def predict(run: Path, output: Path, dataset: str | None, data_root: str | None,
     check_backend()
     trained = load_run(run, device=device)
     graph = trained.load_graph(dataset, root=data_root)
-    table = trained.predict(graph).table()
+    if relation is None and (head, tail) != (None, None):
+        raise click.UsageError("--head and --tail need --relation.")
+    if relation is None:
+        table = trained.predict(graph).table()
+    else:
+        table = trained.complete(graph, [(head, relation, tail)], top=top).table()
     write_table(table, output)
     where = f"{graph.name} ({data_words(graph.source.to_dict())})"
     make_console().print(f"{len(table):,} predictions for {where} in {output}", soft_wrap=True)

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Announcement", "data_words", "describe_run", "print_config", "print_result", "print_scores"]
 
-METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy"}
+METRICS = {
+    "micro_f1": "micro-F1",
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "mrr": "MRR",
+    "hits_at_1": "Hits@1",
+    "hits_at_3": "Hits@3",
+    "hits_at_10": "Hits@10",
+    "mean_rank": "mean rank",
+    "adjusted_mean_rank_index": "adjusted mean rank index",
+}
 
 _DATA_WORDS = {
     "official": "published data",
@@ -45,8 +55,16 @@ def describe_run(config: RunConfig) -> str:
 
 
 def print_config(console: Console, config: RunConfig) -> None:
-    """Show the resolved configuration, a line a section; of negative learning that is off, only that it is."""
+    """Show the resolved configuration, a line a section that the data's task reads.
+
+    Of negative learning that is off, only that it is.
+    """
+    from hgmm import datasets
+
+    of_other_tasks = "negative" if datasets.info(config.data.dataset).task == "link-prediction" else "link"
     for section, entries in config.to_dict().items():
+        if section == of_other_tasks:
+            continue
         if section == "negative" and not entries["weight"]:
             entries = {"weight": entries["weight"]}
         settings = "  ".join(f"{key}={value}" for key, value in entries.items() if value not in (None, []))

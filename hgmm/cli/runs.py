@@ -28,7 +28,7 @@ def runs(folder: Path | None) -> None:
 
     A run whose record is broken is named and left out.
     """
-    from hgmm.cli.results import data_words
+    from hgmm.cli.results import METRICS, data_words
     from hgmm.training import list_runs
 
     console = make_console()
@@ -39,7 +39,8 @@ def runs(folder: Path | None) -> None:
     if not found:
         console.print(f"There are no runs in {folder}. Start one with: hgmm train", soft_wrap=True)
         return
-    scores = ("micro-F1", "macro-F1")
+    figures = ["micro_f1", "macro_f1", *(["mrr"] if any("mrr" in record.test for _, record in found) else [])]
+    scores = tuple(METRICS[key] for key in figures)
     columns = ("run", "data", "variant", "seeds", *scores, "status")
     # A name that is folded cannot be copied into the next command.
     table = make_table(*columns, right=("seeds", *scores), whole=("run", *scores))
@@ -52,7 +53,7 @@ def runs(folder: Path | None) -> None:
                 f"{record.dataset} ({data_words(record.data)})" if record.data else record.dataset,
                 record.variant or record.model,
                 str(len(record.runs) if record.runs else 1),
-                *(format_score(record.test.get(key), std.get(key)) for key in ("micro_f1", "macro_f1")),
+                *(format_score(record.test.get(key), std.get(key)) for key in figures),
                 record.status,
             )
         )

@@ -6,6 +6,8 @@ from hgmm.training.config import ModelConfig, RunConfig, TrainConfig, model_opti
 from hgmm.training.config_file import parse_setting, read_config
 from hgmm.training.data_config import DataConfig
 from hgmm.training.interrupts import Interrupted
+from hgmm.training.link_config import LinkConfig
+from hgmm.training.link_task import LinkPredictionTask
 from hgmm.training.negative_config import NegativeConfig
 from hgmm.training.negative_task import NegativeLearningTask
 from hgmm.training.predictions import Predictions
@@ -23,6 +25,8 @@ __all__ = [
     "EpochRecord",
     "FitResult",
     "Interrupted",
+    "LinkConfig",
+    "LinkPredictionTask",
     "ModelConfig",
     "NegativeConfig",
     "NegativeLearningTask",

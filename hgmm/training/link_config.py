@@ -67,6 +67,10 @@ class LinkConfig:
             if not (math.isfinite(value) and least <= value <= most):
                 rule = f"at least {least}" + (f" and at most {most}" if most < math.inf else " and finite")
                 raise ConfigError(f"link.{name}: must be {rule}, got {value!r}")
+        if self.regularizer_weight and self.regularizer == "none":
+            raise ConfigError(
+                f"link.regularizer: a weight of {self.regularizer_weight} needs l2 or n3, got 'none'; choose one"
+            )
 
 
 _CHOICES = {
