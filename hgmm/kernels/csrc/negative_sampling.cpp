@@ -45,7 +45,7 @@ class Stream {
  public:
   Stream(const DrawArgs& a, uint32_t positive, uint32_t k, const PhiloxLanes& words, int lane)
       : a_(a), positive_(positive), k_(k) {
-    for (int i = 0; i < 4; ++i) word_[i] = words.word[i][lane];
+    for (int i = 0; i < 4; ++i) word_[i] = uint32_t(words.word[i][lane]);
   }
 
   uint32_t operator[](int64_t index) {
@@ -162,12 +162,12 @@ class Sampler {
       const PhiloxLanes words(row, k, uint32_t(a.step), 0, uint32_t(a.seed), uint32_t(uint64_t(a.seed) >> 32));
       for (int lane = 0; lane < lanes; ++lane) {
         const Positive& p = positives[row[lane] - begin];
-        const int side = int64_t{words.word[0][lane]} >= a.head_below[p.relation];
+        const int side = int64_t(words.word[0][lane]) >= a.head_below[p.relation];
         a.side[first + lane] = int8_t(side);
         if (a.only_sides) continue;
         int64_t entity = 0;
         // Nine of ten negatives need no more than this.
-        const bool done = !a.table && all_[side].choose(words.word[1][lane], &entity) && !p.excludes(side, entity);
+        const bool done = !a.table && all_[side].choose(uint32_t(words.word[1][lane]), &entity) && !p.excludes(side, entity);
         if (!done) {
           Stream stream(a, row[lane], k[lane], words, lane);
           entity = draw(p, side, a.level ? a.level + first + lane : nullptr, stream, left[side]);
