@@ -92,7 +92,7 @@ def test_a_file_that_is_no_library(no_library: Path) -> None:
 def test_a_library_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     _native._open.cache_clear()
     monkeypatch.setattr(_native, "ABI_VERSION", 99)
-    with pytest.raises(BackendError, match="has interface 2, this package needs 99"):
+    with pytest.raises(BackendError, match="has interface 3, this package needs 99"):
         _native.library()
 
 

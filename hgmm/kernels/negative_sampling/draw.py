@@ -6,19 +6,26 @@ from torch import Tensor
 
 from hgmm import settings
 from hgmm.errors import ConfigError
-from hgmm.kernels._dispatch import Backend, select
+from hgmm.kernels._dispatch import Backend, compiled_backends, implementation, select
 from hgmm.kernels.negative_sampling import reference
 from hgmm.kernels.negative_sampling.inputs import DrawInputs, Drawn
 
 __all__ = ["draw_entities", "draw_sides"]
 
 
-def _no_reasons(inputs: DrawInputs) -> list[str]:
-    return []
+_OP = "negative_sampling"
 
 
-_REFERENCE: Backend[DrawInputs, Drawn] = Backend("reference", reference.run, _no_reasons)
-_BACKENDS = (_REFERENCE,)
+def _run_compiled(inputs: DrawInputs, backend: str) -> Drawn:
+    drawn: Drawn = implementation(_OP, backend).run(inputs)
+    return drawn
+
+
+# The torch version is the one for CUDA, too.
+_BACKENDS = (
+    compiled_backends(_OP, _run_compiled)[0],
+    Backend("reference", reference.run, lambda inputs: []),
+)
 
 
 def draw_sides(inputs: DrawInputs) -> Tensor:
@@ -73,4 +80,4 @@ def draw_entities(inputs: DrawInputs) -> Drawn:
 def _run(inputs: DrawInputs) -> Drawn:
     if settings.backend() == "triton":
         return reference.run(inputs)
-    return select("negative_sampling", _BACKENDS, inputs).run(inputs)
+    return select(_OP, _BACKENDS, inputs).run(inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch import Tensor
 __all__ = ["KnownTriples"]
 
 
-class KnownTriples(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class KnownTriples:
     """Sets of known entities by side, kept entity and relation.
 
     Corrupting the tail keeps (head, relation), and the known tails of that pair are a group; likewise the known heads
@@ -64,8 +65,7 @@ class KnownTriples(NamedTuple):
 
     def to(self, device: torch.device) -> KnownTriples:
         """Return the index on another device."""
-        keys, indptr, flat = (x.to(device) for x in self[:3])
-        return self._replace(keys=keys, indptr=indptr, flat=flat)
+        return replace(self, keys=self.keys.to(device), indptr=self.indptr.to(device), flat=self.flat.to(device))
 
     def entities(self) -> Tensor:
         """Return ``(2 n,)`` int64, ascending within each group."""
