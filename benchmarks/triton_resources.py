@@ -28,14 +28,16 @@ from triton.compiler import ASTSource
 from triton.runtime import JITFunction
 
 from benchmarks._measure import environment, write_rows
-from benchmarks._operators import OPERATORS
 from hgmm.graph.csc import build_csc
+from hgmm.kernels import OPERATORS
 from hgmm.kernels import _triton_rows as rows
 from hgmm.kernels._triton import interpreted
 from hgmm.kernels.cross_modal_attention import triton_kernels as cross_modal
 from hgmm.kernels.cross_modal_attention.inputs import Options
 from hgmm.kernels.inter_node_attention import triton_kernels as inter_node
 from hgmm.kernels.neighbor_mean import triton_kernels as neighbor
+from hgmm.kernels.translational_score import NORMS, TranslationalInputs
+from hgmm.kernels.translational_score import triton_kernels as translational
 from hgmm.typing import RelationCSC
 
 __all__ = ["Resources", "compile_launch", "launches", "main"]
@@ -51,6 +53,7 @@ _TYPES = {
     torch.int64: "i64",
     torch.int32: "i32",
     torch.uint8: "u8",
+    torch.int8: "i8",
 }
 
 
@@ -87,7 +90,9 @@ def launches(op: str, M: int, H: int, D: int, *, combine: str = "product") -> li
     csc, present = _star(nodes), torch.ones(nodes, M, dtype=torch.bool)
     x, heads, flat = torch.zeros(nodes, M, H, D), torch.zeros(nodes, M, H), torch.zeros(nodes, M, H * D)
     with rows.recorded() as found:
-        if op == "cross_modal_attention":
+        if op == "translational_score":
+            _launch_scores(M, H * D)
+        elif op == "cross_modal_attention":
             options = Options(combine, True, 1.0, False, False)
             weight = torch.zeros(nodes, M)
             _, _, _, stats = cross_modal.forward(csc, x, x, x, x, present, weight, options, True)
@@ -101,6 +106,19 @@ def launches(op: str, M: int, H: int, D: int, *, combine: str = "product") -> li
             _, total = neighbor.forward(csc, flat, present, weight, True)
             neighbor.backward(csc, flat, present, weight, True, flat, total, flat, True, True)
     return found
+
+
+def _launch_scores(M: int, D: int) -> None:
+    """Launch every norm for all pairs of M modalities, with an entity that is drawn often enough to be split."""
+    batch, draws = 8, rows.LONGEST_ROW + 8
+    side = torch.zeros(batch, draws, dtype=torch.int8)
+    pairs = torch.cartesian_prod(torch.arange(M), torch.arange(M)).view(1, M * M, 2).repeat(2, 1, 1)
+    out = torch.zeros(batch, draws, M * M)
+    vectors = torch.zeros(batch, 2, M, D), torch.zeros(4, M, D)
+    for norm in NORMS:
+        inputs = TranslationalInputs(*vectors, side.long(), side, pairs, norm)
+        translational.forward(inputs)
+        translational.backward(inputs, out, out, True, True)
 
 
 def _source(launch: rows.Launch) -> ASTSource:
@@ -151,7 +169,7 @@ def compile_launch(launch: rows.Launch, arch: int) -> Resources:
 
 def _sweeps(launch: rows.Launch) -> str:
     """Name what the constants switch on, as ``statistics+values`` of the forward pass or ``split``."""
-    names = ("STATISTICS", "SOFTMAX_B1", "VALUES", "FIRST", "SECOND", "QUERIES", "BACKWARD", "SPLIT")
+    names = ("STATISTICS", "SOFTMAX_B1", "VALUES", "FIRST", "SECOND", "QUERIES", "BACKWARD", "ROOT", "COMPLEX", "SPLIT")
     return "+".join(name.lower() for name in names if launch.arguments.get(name) is True)
 
 

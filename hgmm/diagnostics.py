@@ -225,15 +225,19 @@ def _try_backend(op: str, name: str, run: Callable[[], Tensor]) -> Finding:
 def _trials() -> dict[str, Callable[[], Tensor]]:
     import torch
 
-    from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean
+    from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean, translational_score
     from hgmm.typing import RelationCSC
 
     csc = RelationCSC(*map(torch.tensor, ([0, 2], [0, 1], [0, 1, 2], [0, 0], [0, 1])))
     x = torch.ones(2, 2, 1, 4)
+    first = torch.zeros(1, 1, 2, dtype=torch.int64)
     return {
         "cross_modal_attention": lambda: cross_modal_attention(csc, x, x[:1], x[:1], x, combine="sharp").out,
         "inter_node_attention": lambda: inter_node_attention(csc, x, x[:1], x).out,
         "neighbor_mean": lambda: neighbor_mean(csc, x.flatten(2)),
+        "translational_score": lambda: translational_score(
+            x[:1, :1, :, :1], 0 * x[:1, 0, :, :1], first[..., 0], first[..., 0].to(torch.int8), first
+        ),
     }
 
 

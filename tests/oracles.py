@@ -183,6 +183,34 @@ def neighbor_mean_oracle(
     return _stack(out, (len(csc.indptr) - 1, num_modalities, size))
 
 
+def translational_score_oracle(
+    query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor, norm: int | str
+) -> Tensor:
+    """Return the result of `hgmm.kernels.translational_score` in float64."""
+    out = []
+    for b in range(entity.shape[0]):
+        for k in range(entity.shape[1]):
+            for a, m in pairs[int(side[b, k])].tolist():
+                x = query[b, int(side[b, k]), a].double() - table[int(entity[b, k]), m].double()
+                out.append(_norm(list(x), norm))
+    return _stack(out, (*entity.shape, pairs.shape[1]))
+
+
+def _norm(x: list[Tensor], norm: int | str) -> Tensor:
+    if norm == 1:
+        return sum((y.abs() for y in x), ZERO)
+    if norm == 2:
+        return _length(x)
+    half = len(x) // 2
+    return sum((_length([x[i], x[half + i]]) for i in range(half)), ZERO)
+
+
+def _length(x: list[Tensor]) -> Tensor:
+    """Return a length whose gradient is 0 where it is 0; autograd's own would be 0 / 0."""
+    square = sum((y * y for y in x), ZERO)
+    return square.sqrt() if square != 0 else ZERO * square
+
+
 def philox_oracle(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """Philox4x32-10 in Python's integers, as the paper's figure has it: Salmon et al., SC 2011."""
     (c0, c1, c2, c3), (k0, k1) = counter, key

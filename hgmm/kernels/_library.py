@@ -31,7 +31,7 @@ __all__ = [
 CSC_SCHEMA = "Tensor indptr, Tensor indices, Tensor indptr_t, Tensor indices_t, Tensor edge_pos_t"
 NUM_CSC = len(RelationCSC._fields)
 
-Results = tuple[Tensor, ...]
+Results = Tensor | tuple[Tensor, ...]
 _library = torch.library.Library("hgmm", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
@@ -63,7 +63,7 @@ def define(name: str, schema: str, *, run: Callable[..., Results], fake: Callabl
 def differentiate(
     op: Any,
     derivative: Callable[..., tuple[Tensor | None, ...]],
-    setup_context: Callable[[Any, tuple[Any, ...], Results], None] | None = None,
+    setup_context: Callable[[Any, tuple[Any, ...], Any], None] | None = None,
 ) -> None:
     """Give an operator a derivative; forward mode, which it has not, becomes an error instead of a tangent of 0.
 

@@ -21,6 +21,8 @@ from hgmm.kernels.inter_node_attention import InterNodeInputs
 from hgmm.kernels.inter_node_attention import reference as inter_node_reference
 from hgmm.kernels.neighbor_mean import NeighborInputs
 from hgmm.kernels.neighbor_mean import reference as neighbor_reference
+from hgmm.kernels.translational_score import TranslationalInputs
+from hgmm.kernels.translational_score import reference as translational_reference
 
 calls: list[str] = []
 """What was called, in order, as ``operator.forward`` or ``operator.backward``."""
@@ -142,10 +144,32 @@ class _NeighborMean:
         return tuple(g if need else g.new_empty(0) for g, need in zip(grads, (need_x, need_weight), strict=True))
 
 
+class _TranslationalScore:
+    @staticmethod
+    def forward(inputs):
+        calls.append("translational_score.forward")
+        _checked(*inputs)
+        return translational_reference.run(inputs)
+
+    @staticmethod
+    def backward(inputs, out, grad_out, *needs):
+        calls.append("translational_score.backward")
+        _checked(*inputs, out, grad_out)
+
+        def grads_of() -> list[Tensor]:
+            leaves = [_leaf(x) for x in inputs[:2]]
+            return _gradients(
+                (translational_reference.run(TranslationalInputs(*leaves, *inputs[2:])),), leaves, [grad_out]
+            )
+
+        return tuple(g if need else g.new_empty(0) for g, need in zip(_recorded(grads_of), needs, strict=True))
+
+
 _FAKES: dict[str, Any] = {
     "cross_modal_attention": _CrossModal,
     "inter_node_attention": _InterNode,
     "neighbor_mean": _NeighborMean,
+    "translational_score": _TranslationalScore,
 }
 
 

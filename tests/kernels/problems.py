@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum
+from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum, translational_score
 from hgmm.typing import RelationCSC
 from tests.kernels.against_reference import STORAGES, Results
 from tests.kernels.cases import Case, generator, node_tensors, presence, relation
@@ -116,5 +116,69 @@ def neighbor_call(
     def run(x: Tensor, weight: Tensor | None = None) -> Results:
         csc, mask = _to(x.device, whole, some)
         return (FUNCTIONS[function](csc, x, present=mask, edge_weight=weight),)
+
+    return run
+
+
+class Draws(NamedTuple):
+    """Sizes of a problem of `translational_score`, and whether nearly all draws are of one entity."""
+
+    B: int
+    K: int
+    N: int
+    S: int = 2
+    A: int = 2
+    one_entity: bool = False
+
+
+DRAWS = {
+    "plain": Draws(5, 7, 6),
+    "no-draws": Draws(3, 0, 4),
+    "no-rows": Draws(0, 5, 4),
+    "no-entities": Draws(3, 0, 0),
+    "one-entity": Draws(4, 11, 9, one_entity=True),
+    "one-side": Draws(3, 4, 5, S=1, A=1),
+    "many-sides": Draws(2, 9, 3, S=4, A=3),
+}
+TRANSLATIONAL_NORMS: tuple[Any, ...] = (1, 2, "complex")
+
+
+def translational_leaves(draws: Draws, storage: str, *, M: int, D: int) -> list[Tensor]:
+    """Queries and table; entity 0 lies where the first query does, in its first modality and some coordinates."""
+    table_dtype, query_dtype = STORAGES[storage]
+    rng = generator(1)
+    query = torch.randn(draws.B, draws.S, draws.A, D, generator=rng, dtype=torch.float64)
+    table = torch.randn(draws.N, M, D, generator=rng, dtype=torch.float64)
+    # Whole numbers, which every dtype holds exactly, so that many coordinates are equal on both sides.
+    query[..., ::2], table[..., ::2] = query[..., ::2].round(), table[..., ::2].round()
+    if draws.B and draws.N:
+        query[0, 0, 0] = query[0, 0, 0].bfloat16().double()
+        table[0, 0] = query[0, 0, 0]
+    return [query.to(query_dtype).requires_grad_(), table.to(table_dtype).requires_grad_()]
+
+
+def translational_ids(
+    draws: Draws, *, M: int, P: int, index: torch.dtype = torch.int64
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Entities, sides and pairs; the first query's first draw is entity 0 on side 0, its first pair (0, 0)."""
+    rng = generator(2)
+    entity = torch.randint(max(1, draws.N), (draws.B, draws.K), generator=rng)
+    side = torch.randint(draws.S, (draws.B, draws.K), generator=rng)
+    if draws.one_entity:
+        entity[torch.rand(entity.shape, generator=rng) < 0.9] = draws.N - 2
+    entity[:1, :1], side[:1, :1] = 0, 0
+    places = [torch.randint(n, (draws.S, P), generator=rng) for n in (draws.A, M)]
+    pairs = torch.stack(places, -1)
+    pairs[0, 0] = 0
+    return entity.to(index), side.to(torch.int8), pairs
+
+
+def translational_call(
+    draws: Draws, *, M: int, P: int, norm: Any, index: torch.dtype = torch.int64
+) -> Callable[..., Results]:
+    ids = translational_ids(draws, M=M, P=P, index=index)
+
+    def run(query: Tensor, table: Tensor) -> Results:
+        return (translational_score(query, table, *(x.to(query.device) for x in ids), norm),)
 
     return run

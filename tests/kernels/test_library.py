@@ -10,12 +10,21 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from hgmm.errors import BackendError
-from hgmm.kernels import OPERATORS, cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum
+from hgmm.kernels import (
+    OPERATORS,
+    cross_modal_attention,
+    inter_node_attention,
+    neighbor_mean,
+    neighbor_sum,
+    translational_score,
+)
 from tests.kernels import fake_backend
 from tests.kernels.cases import CASES, Case, generator, gradients, node_tensors, presence, relation
-from tests.kernels.problems import ROWS, UNIFORM
+from tests.kernels.problems import ROWS, UNIFORM, Draws, translational_ids, translational_leaves
 from tests.tolerances import close
 
+# The argument that leads, by operator; attentions have keys.
+FIRST = {"neighbor_mean": "x", "translational_score": "query"}
 ATTENTIONS = ("cross_modal_attention", "inter_node_attention")
 PLAIN = CASES["plain"]
 SEED = torch.tensor(2**40 + 17)
@@ -38,7 +47,17 @@ class Op(NamedTuple):
 def op(
     name: str, case: Case = PLAIN, *, present: str = "some", dtype: torch.dtype = torch.float64, **options: Any
 ) -> Op:
-    csc, mask = relation(case, options.pop("index", torch.int64)), presence(case, present)
+    index = options.pop("index", torch.int64)
+    csc, mask = relation(case, index), presence(case, present)
+    if name == "translational_score":
+        draws = draws_of(case)
+        ids = translational_ids(draws, M=2, P=3, index=index)
+        leaves = [x.detach().to(dtype).requires_grad_() for x in translational_leaves(draws, "float64", M=2, D=4)]
+
+        def run(*x: Tensor) -> Any:
+            return (translational_score(*x, *ids, norm=2),)
+
+        return Op(name, leaves, run)
     if name == "neighbor_mean":
         leaves = [x.detach()[:, :, 0].requires_grad_() for x in node_tensors(case, "s", dtype=dtype)]
         weight = torch.rand(len(case.src), 3, generator=generator(5), dtype=torch.float64).to(dtype) + 0.1
@@ -64,6 +83,11 @@ def op(
         return cross_modal_attention(csc, *x, present=mask, **options)
 
     return Op(name, node_tensors(case, "sdds", dtype=dtype), run)
+
+
+def draws_of(case: Case) -> Draws:
+    """Draw the sources of a relation for its destinations, as many for each as it has edges."""
+    return Draws(case.num_dst, min(len(case.src), 5), case.num_src)
 
 
 def floats(result: Any) -> tuple[Tensor, ...]:
@@ -166,7 +190,7 @@ def dual(run: Any, x: Tensor) -> None:
 def test_tangents_are_refused_instead_of_lost(name: str, recorded: bool, way: Any) -> None:
     call = op(name)
     first, *rest = (x.detach().requires_grad_(recorded) for x in call.leaves)
-    message = f"{name}, argument {'x' if name == 'neighbor_mean' else 'k'}: .* got a tensor with a tangent .*=reference"
+    message = f"{name}, argument {FIRST.get(name, 'k')}: .* got a tensor with a tangent .*=reference"
     with pytest.raises(BackendError, match=message):
         way(lambda x: call.run(x, *rest)[0], first.detach())
     assert fake_backend.calls == []
@@ -240,6 +264,9 @@ def graph_arguments(case: Case, index: torch.dtype) -> tuple[Any, ...]:
 def forward_arguments(name: str, case: Case, present: str, *, asked: bool) -> tuple[Any, ...]:
     """Arguments of the operator's node in a graph; with `asked`, the optional results too."""
     mask = presence(case, present)
+    if name == "translational_score":
+        ids = translational_ids(draws_of(case), M=2, P=3, index=torch.int32)
+        return (*op(name, case).leaves, *ids, "2" if asked else "complex", "cpu")
     if name == "neighbor_mean":
         x, weight = op(name, case).leaves
         return (*graph_arguments(case, torch.int32), x, mask, weight if asked else None, asked, "cpu")
@@ -272,6 +299,10 @@ def test_opcheck_backward(name: str, needs: tuple[bool, bool]) -> None:
     *forward, backend = forward_arguments(name, PLAIN, "some", asked=True)
     forward = [x.detach() if isinstance(x, Tensor) else x for x in forward]
     results = getattr(torch.ops.hgmm, name).default(*forward, backend)
+    if name == "translational_score":
+        saved = (results, torch.randn_like(results), *needs)
+        torch.library.opcheck(torch.ops.hgmm.translational_score_backward.default, (*forward, *saved, backend))
+        return
     if name != "neighbor_mean":
         forward.pop()
     grads: tuple[Any, ...] = (torch.randn_like(results[0]),)
