@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hgmm.kernels import cross_modal_attention, inter_node_attention, neighbor_mean, neighbor_sum, translational_score
+from hgmm.kernels._philox import keep_scale, philox
 from hgmm.typing import RelationCSC
 from tests.kernels.against_reference import STORAGES, Results
 from tests.kernels.cases import Case, generator, node_tensors, presence, relation
@@ -78,6 +79,20 @@ def cross_modal_call(
     return run
 
 
+def of_a_lone_source(combine: str, device: torch.device | str = "cpu") -> float:
+    """Return the output of modality 1, which source 1 alone has with the value 7.
+
+    Its logits are so low that its beta is about e^-1200 in `b1` and `sharp`.
+    """
+    k = torch.tensor([[300.0, 0.0], [-300.0, -900.0]]).view(2, 2, 1, 1)
+    v = torch.tensor([[2.0, 0.0], [5.0, 7.0]]).view(2, 2, 1, 1)
+    q = torch.ones(1, 2, 1, 1)
+    mask = torch.tensor([[True, False], [True, True]])
+    csc, present = _to(torch.device(device), relation(Case((0, 1), (0, 0), 2, 1)), mask)
+    k, q, v = (x.to(device) for x in (k, q, v))
+    return float(cross_modal_attention(csc, k, q, q, v, present=present, combine=combine).out[0, 1])
+
+
 def inter_node_leaves(case: Case, storage: str, *, M: int, H: int, D: int, biased: bool = False) -> list[Tensor]:
     kv, q_dtype = STORAGES[storage]
     k, q, v = (x.detach() for x in node_tensors(case, "sds", M=M, H=H, D=D))
@@ -97,6 +112,26 @@ def inter_node_call(
         return inter_node_attention(csc, k, q, v, present=mask, edge_bias=bias, dropout=dropout, seed=SEED)
 
     return run
+
+
+def dropout_of_one_edge(position: int, dropout: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Return the gradient of the value of a relation's only edge, and the factor of dropout that it must be.
+
+    The backward pass to the sources takes the edge's position from the relation, so it may be larger than any graph.
+    """
+    csc, _ = _to(torch.device(device), relation(Case((0,), (0,), 1, 1)), None)
+    csc = csc._replace(edge_pos_t=torch.full_like(csc.edge_pos_t, position))
+    k, q, v = (torch.zeros(1, 2, 5, 1, dtype=torch.float64, device=device, requires_grad=True) for _ in range(3))
+    out = inter_node_attention(csc, k, q, v, dropout=dropout, seed=SEED).out
+    (grad,) = torch.autograd.grad(out.sum(), v)
+    places = torch.tensor([position])
+    return grad.cpu().squeeze(3), keep_scale(places, 2, 5, dropout=dropout, seed=int(SEED), dtype=torch.float64)
+
+
+def dropout_at_a_word() -> float:
+    """Return the probability whose limit is the random word of edge 0, modality 0 and head 0."""
+    zero, seed = torch.zeros((), dtype=torch.int64), int(SEED)
+    return float(philox(zero, zero, zero, zero, seed % 2**32, seed % 2**64 >> 32)[0]) / 2**32
 
 
 def neighbor_leaves(case: Case, dtype: str, weight: str, *, M: int, D: int) -> list[Tensor]:

@@ -23,15 +23,17 @@ from tests.kernels.against_reference import (
     nan_goes_as_in_the_reference,
     near,
     random_case,
+    rows_around_a_tile,
     same_when_compiled,
     star,
     strided,
     threads,
     use_isa,
+    what_is_absent_gets_nothing,
 )
 from tests.kernels.cases import CASES, Case, generator, node_tensors, presence, relation
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import BAD, CROSS_MODAL, ROWS
+from tests.kernels.problems import BAD, CROSS_MODAL, ROWS, of_a_lone_source
 from tests.kernels.problems import cross_modal_call as call
 from tests.kernels.problems import cross_modal_leaves as leaves_of
 from tests.tolerances import TOLERANCE
@@ -114,6 +116,27 @@ def test_rows_longer_than_a_tile_equal_the_reference(combine: str, present: str,
         equals_reference(call(case, M=2, combine=combine, align=align, present=present), leaves, factor=factor)
 
 
+@pytest.mark.parametrize("inwards", [True, False], ids=["in", "out"])
+def test_rows_as_long_as_a_tile_equal_the_reference(inwards: bool, isa: str) -> None:
+    case = rows_around_a_tile(inwards=inwards)
+    equals_reference(call(case, M=8, combine="poster"), leaves_of(case, "float64", M=8, H=64, D=1))
+
+
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("combine", ROWS)
+def test_attention_of_a_row_longer_than_a_tile_equals_the_reference(combine: str, present: str, isa: str) -> None:
+    case, M = star(9000, inwards=True), 2
+    leaves = [x.detach() for x in leaves_of(case, "float64", M=M, H=2, D=4)]
+    options: dict[str, Any] = {"present": presence(case, present, M=M), "return_attention": True}
+    found = []
+    for name in ("cpu", "reference"):
+        with backend(name):
+            found.append(cross_modal_attention(relation(case), *leaves, combine=combine, **options).attn)
+    actual, expected = (x for x in found if x is not None)
+    # Weights of one edge in 9,000 are small beside the absolute tolerance.
+    near(9000 * actual, 9000 * expected, torch.float64)
+
+
 @pytest.mark.parametrize("size", [100.0, 200.0, 1e4])
 @pytest.mark.parametrize("present", ["none", "some"])
 @pytest.mark.parametrize("combine", ROWS)
@@ -131,14 +154,8 @@ def test_extreme_logits_equal_the_reference(combine: str, present: str, size: fl
 
 @pytest.mark.parametrize("combine", ROWS)
 def test_the_only_source_with_a_modality_gives_all_of_it(combine: str, isa: str) -> None:
-    # Source 2 alone has modality 1, and its beta is about e^-600.
-    k = torch.tensor([[[300.0], [0.0]], [[-300.0], [-300.0]]]).view(2, 2, 1, 1)
-    q = torch.ones(1, 2, 1, 1)
-    v = torch.tensor([[2.0, 3.0], [5.0, 7.0]]).view(2, 2, 1, 1)
-    present = torch.tensor([[True, False], [False, True]])
     with backend("cpu"):
-        out = cross_modal_attention(relation(Case((0, 1), (0, 0), 2, 1)), k, q, q, v, present=present, combine=combine)
-    assert out.out.view(-1).tolist() == [2, 7]
+        assert of_a_lone_source(combine) == 7
 
 
 NAN_AXES: dict[str, Any] = {
@@ -157,6 +174,14 @@ def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.M
     leaves = leaves_of(case, row["storage"], M=3, H=row["H"], D=5)
     run = call(case, M=3, **{name: row[name] for name in CROSS_MODAL})
     nan_goes_as_in_the_reference(run, leaves, row["bad"], present=presence(case, row["present"]), sources=(0, 3))
+
+
+@pytest.mark.parametrize("combine", ROWS)
+def test_what_a_source_lacks_gets_nothing_of_a_gradient_that_is_not_finite(combine: str, isa: str) -> None:
+    case, mask = CASES["plain"], presence(CASES["plain"], "some")
+    assert mask is not None
+    leaves = leaves_of(case, "float32", M=3, H=2, D=5)
+    what_is_absent_gets_nothing(call(case, M=3, combine=combine), leaves, present=mask, sources=(0, 3))
 
 
 @pytest.mark.parametrize("node", [0, 8999], ids=["first-segment", "last-segment"])

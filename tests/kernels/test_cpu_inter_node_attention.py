@@ -22,15 +22,17 @@ from tests.kernels.against_reference import (
     nan_goes_as_in_the_reference,
     near,
     random_case,
+    rows_around_a_tile,
     same_when_compiled,
     star,
     strided,
     threads,
     use_isa,
+    what_is_absent_gets_nothing,
 )
 from tests.kernels.cases import CASES, node_tensors, presence, relation
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import BAD, INTER_NODE, SEED
+from tests.kernels.problems import BAD, INTER_NODE, SEED, dropout_at_a_word, dropout_of_one_edge
 from tests.kernels.problems import inter_node_call as call
 from tests.kernels.problems import inter_node_leaves as leaves_of
 from tests.tolerances import TOLERANCE
@@ -125,6 +127,27 @@ def test_rows_longer_than_a_tile_equal_the_reference(dropout: float, present: st
         equals_reference(call(case, M=2, present=present, dropout=dropout), leaves, factor=factor)
 
 
+@pytest.mark.parametrize("inwards", [True, False], ids=["in", "out"])
+def test_rows_as_long_as_a_tile_equal_the_reference(inwards: bool, isa: str) -> None:
+    case = rows_around_a_tile(inwards=inwards)
+    equals_reference(call(case, M=8, dropout=0.4), leaves_of(case, "float64", M=8, H=64, D=1, biased=True))
+
+
+@pytest.mark.parametrize("present", ["none", "some"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_attention_of_a_row_longer_than_a_tile_equals_the_reference(dropout: float, present: str, isa: str) -> None:
+    case, M = star(9000, inwards=True), 2
+    leaves = [x.detach() for x in leaves_of(case, "float64", M=M, H=2, D=4)]
+    options: dict[str, Any] = {"present": presence(case, present, M=M), "return_attention": True}
+    found = []
+    for name in ("cpu", "reference"):
+        with backend(name):
+            found.append(inter_node_attention(relation(case), *leaves, dropout=dropout, seed=SEED, **options).attn)
+    actual, expected = (x for x in found if x is not None)
+    # Weights of one edge in 9,000 are small beside the absolute tolerance.
+    near(9000 * actual, 9000 * expected, torch.float64)
+
+
 @pytest.mark.parametrize("size", [100.0, 1e4])
 @pytest.mark.parametrize("present", ["none", "some"])
 def test_extreme_logits_equal_the_reference(present: str, size: float, isa: str) -> None:
@@ -137,6 +160,20 @@ def test_extreme_logits_equal_the_reference(present: str, size: float, isa: str)
     error = size**1.5 * torch.finfo(torch.float32).eps
     factor = max(1.0, error / TOLERANCE[torch.float32][1])
     equals_reference(call(case, M=3, present=present), leaves, factor=factor)
+
+
+@pytest.mark.parametrize("position", [3, 2**31 + 3, 2**32 + 3, 2**40 + 5])
+def test_dropout_counts_edges_in_64_bits(position: int, isa: str) -> None:
+    with backend("cpu"):
+        actual, expected = dropout_of_one_edge(position, 0.5)
+    assert torch.equal(actual, expected)
+
+
+def test_a_random_word_at_the_limit_of_dropout_keeps_its_edge(isa: str) -> None:
+    with backend("cpu"):
+        actual, expected = dropout_of_one_edge(0, dropout_at_a_word())
+    assert actual[0, 0, 0] > 0
+    torch.testing.assert_close(actual, expected)
 
 
 NAN_AXES: dict[str, Any] = {
@@ -153,7 +190,15 @@ def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.M
     case = CASES["plain"]
     leaves = leaves_of(case, row["storage"], M=3, H=2, D=5, biased=row["biased"])
     run = call(case, M=3, present=row["present"], dropout=row["dropout"])
-    nan_goes_as_in_the_reference(run, leaves, row["bad"], present=presence(case, row["present"]), sources=(0, 2))
+    mask = presence(case, row["present"])
+    nan_goes_as_in_the_reference(run, leaves, row["bad"], present=mask, sources=(0, 2), by_edge=(3,))
+
+
+def test_what_a_source_lacks_gets_nothing_of_a_gradient_that_is_not_finite(isa: str) -> None:
+    case, mask = CASES["plain"], presence(CASES["plain"], "some")
+    assert mask is not None
+    leaves = leaves_of(case, "float32", M=3, H=2, D=5)
+    what_is_absent_gets_nothing(call(case, M=3, dropout=0.4), leaves, present=mask, sources=(0, 2))
 
 
 @pytest.mark.parametrize("node", [0, 8999], ids=["first-segment", "last-segment"])

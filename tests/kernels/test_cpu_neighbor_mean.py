@@ -21,6 +21,7 @@ from tests.kernels.against_reference import (
     strided,
     threads,
     use_isa,
+    what_is_absent_gets_nothing,
 )
 from tests.kernels.cases import CASES, Case, generator, presence, relation
 from tests.kernels.pairwise import pairwise
@@ -97,6 +98,23 @@ def test_rows_longer_than_a_tile_equal_the_reference(function: str, weight: str,
     case = star(9000, inwards=inwards)
     for dtype, factor in (("float64", 1.0), ("float32", 10.0)):
         equals_reference(call(case, M=2, function=function), leaves_of(case, dtype, weight, M=2, D=8), factor=factor)
+
+
+@pytest.mark.parametrize("inwards", [True, False], ids=["in", "out"])
+def test_rows_as_long_as_a_part_equal_the_reference(inwards: bool, isa: str) -> None:
+    # Rows of more than 4,096 edges are cut.
+    one = tuple(i for i, degree in enumerate((4095, 4096, 4097)) for _ in range(degree))
+    other = tuple(7 * e % 50 for e in range(len(one)))
+    case = Case(other, one, 50, 3) if inwards else Case(one, other, 3, 50)
+    equals_reference(call(case, M=2, function="mean"), leaves_of(case, "float64", "modality", M=2, D=3))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_a_source_lacks_gets_nothing_of_a_gradient_that_is_not_finite(function: str, isa: str) -> None:
+    case, mask = CASES["plain"], presence(CASES["plain"], "some")
+    assert mask is not None
+    leaves = leaves_of(case, "float32", "modality", M=3, D=5)
+    what_is_absent_gets_nothing(call(case, M=3, function=function), leaves, present=mask, sources=(0,))
 
 
 @pytest.mark.parametrize("weight", [[0.0, 0.0], [2.0, -2.0]])

@@ -13,6 +13,7 @@ from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels import COMBINES, CrossModalResult, cross_modal_attention, inter_node_attention
 from hgmm.typing import RelationCSC
 from tests.kernels.cases import CASES, Case, generator, gradients, node_tensors, presence, relation
+from tests.kernels.problems import of_a_lone_source
 from tests.oracles import cross_modal_attention_oracle
 from tests.tolerances import close
 
@@ -187,6 +188,7 @@ def without_a_modality(combine: str) -> CrossModalResult:
 @pytest.mark.parametrize("combine", COMBINES)
 def test_the_only_source_with_a_modality_gives_all_of_it(combine: str) -> None:
     assert without_a_modality(combine).out.view(-1).tolist() == [2, 7]
+    assert of_a_lone_source(combine) == 7
 
 
 @pytest.mark.parametrize("size", [100.0, 200.0, 1e4])

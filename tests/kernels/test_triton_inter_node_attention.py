@@ -32,7 +32,7 @@ from tests.kernels.on_triton import (
     there,
 )
 from tests.kernels.pairwise import pairwise
-from tests.kernels.problems import BAD, INTER_NODE, SEED
+from tests.kernels.problems import BAD, INTER_NODE, SEED, dropout_at_a_word, dropout_of_one_edge
 from tests.kernels.problems import inter_node_call as call
 from tests.kernels.problems import inter_node_leaves as leaves_of
 
@@ -64,6 +64,20 @@ def test_no_edges_or_nodes(case: Case) -> None:
     check(call(case, M=2, dropout=0.4), leaves_of(case, "float32", M=2, H=2, D=3, biased=True))
 
 
+@pytest.mark.parametrize("position", [3, 2**31 + 3, 2**32 + 3, 2**40 + 5])
+def test_dropout_counts_edges_in_64_bits(position: int) -> None:
+    with backend("triton"):
+        actual, expected = dropout_of_one_edge(position, 0.5, DEVICE)
+    assert torch.equal(actual, expected)
+
+
+def test_a_random_word_at_the_limit_of_dropout_keeps_its_edge() -> None:
+    with backend("triton"):
+        actual, expected = dropout_of_one_edge(0, dropout_at_a_word(), DEVICE)
+    assert actual[0, 0, 0] > 0
+    torch.testing.assert_close(actual, expected)
+
+
 NAN_AXES: dict[str, Any] = {**INTER_NODE, "bad": BAD, "shares": tuple(SHARES), "leaf": range(4), "m": (0, 1)}
 
 
@@ -75,7 +89,9 @@ def test_nan_goes_as_in_the_reference(row: dict[str, Any], monkeypatch: pytest.M
     leaves = there(leaves_of(NAN_CASE, "float32", M=2, H=1, D=3, biased=row["biased"]))
     run = call(NAN_CASE, M=2, present=row["present"], dropout=row["dropout"])
     mask, places = presence(NAN_CASE, row["present"], M=2), [(row["leaf"] % len(leaves), row["m"])]
-    nan_goes_as_in_the_reference(run, leaves, row["bad"], places=places, present=mask, sources=(0, 2), name="triton")
+    nan_goes_as_in_the_reference(
+        run, leaves, row["bad"], places=places, present=mask, sources=(0, 2), by_edge=(3,), name="triton"
+    )
 
 
 @pytest.mark.exhaustive

@@ -84,13 +84,14 @@ def disagreement(g, p, ACC: tl.constexpr):
 
 
 @triton.jit
-def disagreement_slope(g, p, ACC: tl.constexpr):
-    """Return du/dg_m."""
+def disagreement_gradient(g, p, du, ACC: tl.constexpr):
+    """Return du times the derivative by g_m; 0 without a pair, whatever du is."""
     both = p[:, :, None] & p[:, None, :]
     gap = g[:, :, None] - g[:, None, :]
     signs = tl.where(both & (gap > 0), 1.0, 0.0) - tl.where(both & (gap < 0), 1.0, 0.0)
     count = tl.sum(p.to(ACC), 1)
-    return -2 * tl.sum(signs, 2) / ones_if_zero(count * (count - 1))[:, None]
+    slope = -2 * tl.sum(signs, 2) / ones_if_zero(count * (count - 1))[:, None]
+    return tl.where((count > 1)[:, None], du[:, None] * slope, 0.0)
 
 
 @triton.jit
@@ -154,7 +155,7 @@ def logit_gradients(
     dg = tl.zeros_like(y) if UNIFORM_NODES else y - alpha * C
     if USES_U:
         du = b2 * (db2 - C2) if USES_B2 else gamma * dw + rest * dw
-        dg += du[:, None] * disagreement_slope(g, p, ACC)
+        dg += disagreement_gradient(g, p, du, ACC)
     z = y + lamda * towards_lambda
     dt = tl.zeros_like(z) if UNIFORM_MODALITIES else z - lamda * tl.sum(z, 1)[:, None]
     return tl.where(p, dg, 0.0), tl.where(p, dt, 0.0)

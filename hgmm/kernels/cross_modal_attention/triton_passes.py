@@ -334,8 +334,12 @@ def source_pass(
                 ok = edge < end
                 i = tl.load(indices + edge, mask=ok, other=0).to(tl.int64)
                 p = ok[:, None] & has
-                node = gather_vectors(q_node, i, ok, h, M, H, D, BM, BD, ACC)
-                modal = gather_vectors(q_modal, i, ok, h, M, H, D, BM, BD, ACC)
+                # A gradient of 0 would not take out what is infinite or NaN in a query that is not read.
+                node, modal = tl.zeros([BE, BM, BD], ACC), tl.zeros([BE, BM, BD], ACC)
+                if USES_U or not UNIFORM_NODES:
+                    node = gather_vectors(q_node, i, ok, h, M, H, D, BM, BD, ACC)
+                if not UNIFORM_MODALITIES:
+                    modal = gather_vectors(q_modal, i, ok, h, M, H, D, BM, BD, ACC)
                 gradient = gather_vectors(grad_out, i, ok, h, M, H, D, BM, BD, ACC)
                 g, t = tl.sum(node * key[None, :, :], 2), tl.sum(modal * key[None, :, :], 2)
                 dv = tl.sum(gradient * value[None, :, :], 2)

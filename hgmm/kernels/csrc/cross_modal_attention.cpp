@@ -157,7 +157,7 @@ class CrossModal {
     math.edge_logits(tile);
     math.value_statistics(tile, own.max, own.sum);
     if (mode.softmaxed) {
-      finish_values(own.max, own.sum, record);
+      Softmax<T>::finish(own.max, own.sum, record + at.R, rho_layout(s, mode).edge);
       invert(own.sum, own.scale, rho_layout(s, mode).edge);
       multiply(tile.rho, tile.n, own.scale, rho_layout(s, mode).edge);
     }
@@ -176,14 +176,6 @@ class CrossModal {
     math.poster_statistics(tile, own.u_sum);
     clear(own.u_max, s.Hp);
     Softmax<T>::finish(own.u_max, own.u_sum, record + at.P, s.Hp);
-  }
-
-  // R by modality: without a mask all modalities share one softmax.
-  void finish_values(const T* max, const T* sum, T* record) {
-    Softmax<T>::finish(max, sum, record + at.R, rho_layout(s, mode).edge);
-    for (int m = 1; m < s.M && !mode.masked; ++m) {
-      std::memcpy(record + at.R + m * s.Hp, record + at.R, size_t(s.Hp) * sizeof(T));
-    }
   }
 
   // beta of a row that is one tile.
@@ -320,7 +312,7 @@ class CrossModal {
       add(total.lambda, part.lambda, s.S);
     }
     if (mode.softmaxed) {
-      finish_values(total.r_max, total.r_sum, record);
+      Softmax<T>::finish(total.r_max, total.r_sum, record + at.R, lanes);
       invert(total.r_sum, scale.data(), lanes);
       scale_row(s, total.out, scale.data(), rho_layout(s, mode).modality);
     }
@@ -470,8 +462,9 @@ class CrossModal {
     if (mode.combine == kPoster) math.poster_parts(tile);
     math.logit_gradients(tile, a.grad_lambda_sum ? lambda_weight() + j * s.M : nullptr, false);
     const WeightLayout layout{s.S, s.Hp, 1};
-    add_rows<D8>(s, q_node(), tile.offset, tile.n, tile.alpha, layout, node);
-    add_rows<D8>(s, q_modal(), tile.offset, tile.n, tile.lambda, layout, node);
+    // A gradient of 0 would not take out what is infinite or NaN in a query that is not read.
+    if (mode.reads_g) add_rows<D8>(s, q_node(), tile.offset, tile.n, tile.alpha, layout, node);
+    if (!mode.uniform_modalities) add_rows<D8>(s, q_modal(), tile.offset, tile.n, tile.lambda, layout, node);
     add_rows<D8>(s, grad_out(), tile.offset, tile.n, tile.rho, rho_layout(s, mode), value);
   }
 

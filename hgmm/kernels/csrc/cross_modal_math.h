@@ -20,6 +20,7 @@ struct CrossModalMode {
   bool uses_b2;   // through a softmax over the row
   bool in_logs;   // b1 is formed as a logarithm, for rows whose weights may underflow
   bool softmaxed; // beta is a softmax of w
+  bool reads_g;   // the logits of the inter-node attention enter
   double gamma;
 
   CrossModalMode(Combine combine_, bool align, double gamma_, bool masked_, bool uniform_nodes_,
@@ -27,11 +28,11 @@ struct CrossModalMode {
       : combine(combine_), masked(masked_), uniform_nodes(uniform_nodes_), uniform_modalities(uniform_modalities_),
         uses_u(align && combine_ != kB1), uses_b2(align && combine_ != kB1 && combine_ != kSharp),
         in_logs(combine_ == kSharp || (combine_ == kB1 && masked_)), softmaxed(combine_ != kB1 || masked_),
-        gamma(gamma_) {}
+        reads_g(uses_u || !uniform_nodes_), gamma(gamma_) {}
 };
 
 // What the passes know of a destination: [A R D C] by modality and head, [U P C2 C3] by head, [L] by modality and head.
-// A, R, U, P: logarithms of the softmaxes' sums; D = <dL/dout, out>; C, C2, C3: the backward's sums over the row;
+// A, R, U, P: logarithms of the softmaxes' sums, R by head alone without a mask; D = <dL/dout, out>; C, C2, C3: the backward's sums over the row;
 // L = dL/dlambda_sum, only if there is one.
 struct RecordLayout {
   int A, R, D, C, U, P, C2, C3, L, size;
@@ -507,6 +508,7 @@ class EdgeMathOf final : public EdgeMath<T> {
       du = T(mode.gamma) * load4(tile.dw + e * s.Hp + h);
     }
     du *= minus_pair_scale(bits);
+    const bool has_pair = bits & (bits - 1);
     const V4<T> zero{}, one = splat4(T(1));
     for (int m = 0; m < s.M; ++m) {
       const int i = m * s.Hp + h;
@@ -514,7 +516,7 @@ class EdgeMathOf final : public EdgeMath<T> {
       if (!mode.uniform_nodes) {
         dg = load4(tile.y + e * s.S + i) - load4(tile.alpha + e * s.S + i) * load4(record + at.C + i);
       }
-      if (mode.uses_u && (bits >> m & 1)) {
+      if (mode.uses_u && has_pair && (bits >> m & 1)) {
         const V4<T> g = load4(tile.g + e * s.S + i);
         V4<T> sign{};
         for (int other = 0; other < s.M; ++other) {
