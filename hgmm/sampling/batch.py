@@ -29,8 +29,8 @@ class NegativeBatch(NamedTuple):
         ``(B, K, M)`` bool, True where a modality of the corrupted end is that of `entity`; in the others it stays the
         positive's. Modality 0 is the structure. It may be a view with stride 0: clone it before writing.
     eligible : Tensor or None
-        ``(B, K, M)`` bool: modalities that could be corrupted alone. Only before
-        `ModalityAwareNegativeSampler.choose` has chosen.
+        ``(B, K, L)`` bool: which of the modalities that a `ModalityAwareNegativeSampler` corrupts alone it can corrupt
+        here. Only where its `choose` has yet to choose.
     """
 
     entity: Tensor

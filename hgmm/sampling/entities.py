@@ -127,6 +127,11 @@ class EntityNegativeSampler:
             drawn.entity.new_ones((), dtype=torch.bool).expand(*drawn.entity.shape, self.num_modalities),
         )
 
+    @property
+    def pools(self) -> Pools | None:
+        """Lists of candidates by side and relation; None if all entities are."""
+        return next(iter(self._tables.values())).pools
+
     def draw_inputs(self, positives: Tensor, *, seed: int, step: int) -> DrawInputs:
         """Check the arguments of `sample` and return what the kernels take."""
         check_triples(

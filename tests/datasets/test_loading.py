@@ -67,7 +67,8 @@ def test_a_registered_name_wins_and_a_separator_means_a_folder(
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown dataset 'emojy'. Did you mean 'emoji' or 'emoji-kg'\? All of them: hgmm datasets list\."
+        ConfigError,
+        match=r"unknown dataset 'emojy'. Did you mean 'emoji' or 'emoji-kg'\? All of them: hgmm datasets list\.",
     ):
         load("emojy")
     with pytest.raises(ConfigError, match=r"unknown dataset 'nothing'.* as in \./nothing"):

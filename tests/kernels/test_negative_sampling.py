@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hgmm.errors import ConfigError
-from hgmm.kernels.negative_sampling import DrawInputs, KnownTriples, Pools, draw_entities, draw_sides
+from hgmm.errors import BackendError, ConfigError
+from hgmm.kernels import _native
+from hgmm.kernels.negative_sampling import DrawInputs, KnownTriples, Pools, cpu, draw_entities, draw_sides
 from hgmm.settings import using_backend
+from tests.kernels.against_reference import threads
 from tests.kernels.cases import generator
 from tests.oracles_negative_sampling import Triple, negative_oracle, words
 
@@ -144,6 +147,14 @@ def expected(problem: Problem, seed: int, step: int) -> tuple[list[list[Any]], l
     return entity, side, levels
 
 
+@pytest.fixture(autouse=True)
+def _library(request: pytest.FixtureRequest) -> None:
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    reason = _native.missing_reason()
+    if parameters.get("backend") == "cpu" and reason is not None:
+        pytest.skip(reason)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_equals_the_loops(name: str, backend: str) -> None:
@@ -167,6 +178,39 @@ def test_the_problems_reach_what_they_are_for() -> None:
     assert 0 < int((torch.tensor(level) < asked).sum()) < int(asked.sum())
     entity, side, _ = expected(PROBLEMS["lists-used-up"], 5, 0)
     assert any(e != 3 for row, sides in zip(entity, side, strict=True) for e, s in zip(row, sides, strict=True) if s)
+
+
+@pytest.mark.parametrize("name", ["unfiltered", "groups-of-any-size", "nearly-all-known", "levels"])
+def test_threads_and_instruction_sets_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
+    problem = PROBLEMS[name]
+    inputs = replace(
+        problem, positives=list(problem.positives) * 20, K=max(4200 // 20 // len(problem.positives), 1) + 9
+    )
+    with using_backend("reference"):
+        expected = draw_entities(inputs.inputs())
+    for number in (1, 2, 3):
+        with threads(number), using_backend("cpu"):
+            drawn = draw_entities(inputs.inputs())
+        assert torch.equal(drawn.entity, expected.entity)
+        assert torch.equal(drawn.side, expected.side)
+        assert (drawn.level is None) == (expected.level is None)
+        assert drawn.level is None or torch.equal(drawn.level, torch.as_tensor(expected.level))
+
+
+def test_the_library_refuses_what_it_does_not_know(isa: str) -> None:
+    args, failed = cpu._DrawArgs(K=0), ctypes.c_int64()
+    with pytest.raises(BackendError, match="status -1"):
+        _native.call(_native.library().hgmm_draw_negatives, ctypes.byref(args), ctypes.byref(failed))
+
+
+def test_inputs_are_not_written(isa: str) -> None:
+    inputs = PROBLEMS["levels-used-up"].inputs()
+    assert inputs.level is not None
+    before = inputs.level.clone()
+    for backend in ("reference", "cpu"):
+        with using_backend(backend):
+            draw_entities(inputs)
+        assert torch.equal(inputs.level, before)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

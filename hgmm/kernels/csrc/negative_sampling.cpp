@@ -165,12 +165,14 @@ class Sampler {
         const int side = int64_t(words.word[0][lane]) >= a.head_below[p.relation];
         a.side[first + lane] = int8_t(side);
         if (a.only_sides) continue;
+        int8_t* level = a.level ? a.level + first + lane : nullptr;
         int64_t entity = 0;
         // Nine of ten negatives need no more than this.
-        const bool done = !a.table && all_[side].choose(uint32_t(words.word[1][lane]), &entity) && !p.excludes(side, entity);
+        const bool done = pool_of(level ? *level : 0, side, p.relation) == kWhole &&
+                          all_[side].choose(uint32_t(words.word[1][lane]), &entity) && !p.excludes(side, entity);
         if (!done) {
           Stream stream(a, row[lane], k[lane], words, lane);
-          entity = draw(p, side, a.level ? a.level + first + lane : nullptr, stream, left[side]);
+          entity = draw(p, side, level, stream, left[side]);
           if (entity == kNone) failed = std::min(failed, first + lane);
         }
         a.entity[first + lane] = entity;
