@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from hgmm.errors import ConfigError, unknown_name
-from hgmm.kernels import translational_score
 from hgmm.kg.measures import Measure, measure, measure_all, measure_gathered
 
 __all__ = ["INTERACTIONS", "ComplEx", "DistMult", "Interaction", "RotatE", "TransE", "get_interaction"]
@@ -110,9 +109,7 @@ class Interaction(ABC):
         query, table, entity, side, pairs : Tensor
             As `hgmm.kg.measures.measure_gathered` takes them.
         """
-        if self.kind == "dot":
-            return measure_gathered(query, table, entity, side, pairs, self.kind)
-        return -translational_score(query, table, entity, side, pairs, self.kind)
+        return self._signed(measure_gathered(query, table, entity, side, pairs, self.kind))
 
     def _signed(self, value: Tensor) -> Tensor:
         return value if self.kind == "dot" else -value

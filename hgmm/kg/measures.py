@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hgmm.errors import ConfigError
+from hgmm.kernels import translational_score
 from hgmm.kernels._checks import check_axes
 from hgmm.kernels._segment import block_rows
 
@@ -141,7 +142,8 @@ def measure_gathered(
 
     Notes
     -----
-    Vectors are gathered in blocks, forward and again backward, so that nothing of size B x K x D is made or kept.
+    Nothing of size B x K x D is made or kept: distances come from `hgmm.kernels.translational_score`, and for inner
+    products vectors are gathered in blocks, forward and again backward.
     """
     _check_kind(kind)
     where = "measure_gathered"
@@ -151,7 +153,9 @@ def measure_gathered(
     check_axes(where, "entity", entity, (B, "K"), hint="B is that of query")
     check_axes(where, "side", side, tuple(entity.shape), hint="one side a drawn entity")
     check_axes(where, "pairs", pairs, (S, "P", 2), hint="a list of pairs a side")
-    out: Tensor = _Gathered.apply(query, table, entity, side, pairs, kind)  # type: ignore[no-untyped-call]  # as above
+    if kind != "dot" and pairs.shape[1]:
+        return translational_score(query, table, entity, side.to(torch.int8), pairs, kind)
+    out: Tensor = _GatheredProducts.apply(query, table, entity, side, pairs)  # type: ignore[no-untyped-call]  # as above
     return out
 
 
@@ -207,18 +211,15 @@ class _AllByBlocks(torch.autograd.Function):
                 yield slice(top, top + height), slice(first, first + width)
 
 
-class _Gathered(torch.autograd.Function):
-    """The function of `measure_gathered`, one side after the other."""
+class _GatheredProducts(torch.autograd.Function):
+    """Inner products with drawn rows, one side after the other."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor, kind: Measure
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor) -> Tensor:
         ctx.save_for_backward(query, table, entity, side, pairs)
-        ctx.kind = kind
         out = query.new_empty(entity.numel(), pairs.shape[1])
-        for places, rows, ids, met in _Gathered._blocks(query, table, entity, side, pairs):
-            out[places] = _by_pair(query.flatten(0, 1)[rows], table[ids], met, kind)
+        for places, rows, ids, met in _GatheredProducts._blocks(query, table, entity, side, pairs):
+            out[places] = _by_pair(query.flatten(0, 1)[rows], table[ids], met)
         return out.view(*entity.shape, pairs.shape[1])
 
     @staticmethod
@@ -228,12 +229,12 @@ class _Gathered(torch.autograd.Function):
         grad = grad.flatten(0, 1)
         flat = query.flatten(0, 1)
         grad_query, grad_table = torch.zeros_like(flat), torch.zeros_like(table)
-        for places, rows, ids, met in _Gathered._blocks(query, table, entity, side, pairs):
+        for places, rows, ids, met in _GatheredProducts._blocks(query, table, entity, side, pairs):
             leaves = (flat[rows], table[ids])
-            of_query, of_table = _derivatives(lambda q, t, met=met: _by_pair(q, t, met, ctx.kind), leaves, grad[places])
+            of_query, of_table = _derivatives(lambda q, t, met=met: _by_pair(q, t, met), leaves, grad[places])
             grad_query.index_add_(0, rows, of_query)
             grad_table.index_add_(0, ids, of_table)
-        return grad_query.view_as(query), grad_table, None, None, None, None
+        return grad_query.view_as(query), grad_table, None, None, None
 
     @staticmethod
     def _blocks(
@@ -249,8 +250,8 @@ class _Gathered(torch.autograd.Function):
                 yield places, places.div(entity.shape[1], rounding_mode="floor") * S + s, flat_entity[places], met
 
 
-def _by_pair(query: Tensor, vectors: Tensor, pairs: list[list[int]], kind: Measure) -> Tensor:
-    """Compare ``(n, A, D)`` with ``(n, M, D)`` for each of the P pairs: ``(n, P)``."""
+def _by_pair(query: Tensor, vectors: Tensor, pairs: list[list[int]]) -> Tensor:
+    """Multiply ``(n, A, D)`` by ``(n, M, D)`` for each of the P pairs: ``(n, P)``."""
     if not pairs:
         return query.new_empty(len(query), 0)
-    return torch.stack([measure(query[:, a], vectors[:, m], kind) for a, m in pairs], 1)
+    return torch.stack([measure(query[:, a], vectors[:, m], "dot") for a, m in pairs], 1)
