@@ -11,6 +11,7 @@ from torch import Tensor
 from hgmm.errors import ConfigError
 from hgmm.kernels._checks import check_axes, check_number
 from hgmm.kernels._segment import block_rows
+from hgmm.kg.entity_lists import EntityLists
 from hgmm.kg.ranks import SIDES, Ranks
 
 __all__ = ["CATEGORIES", "CandidateScorer", "RankingEvaluator", "RankingResult", "relation_categories"]
@@ -178,7 +179,7 @@ class RankingEvaluator:
     def _evaluate_side(
         self, scorer: CandidateScorer, triples: Tensor, known: Tensor, side: int, result: RankingResult
     ) -> None:
-        answers = _Lists.of(self._question(known, side), known[:, _ASKED[side]])
+        answers = EntityLists.of(self._question(known, side), known[:, _ASKED[side]])
         types = self._types(known, side) if result.typed is not None else None
         keys, question = torch.unique(self._question(triples, side), return_inverse=True)
         # Triples with the same question stand together.
@@ -202,9 +203,9 @@ class RankingEvaluator:
         """Return one number for each pair of relation and given end, by relation first."""
         return triples[:, _RELATION] * self.num_entities + triples[:, _GIVEN[side]]
 
-    def _types(self, known: Tensor, side: int) -> _Lists:
+    def _types(self, known: Tensor, side: int) -> EntityLists:
         pairs = known[:, [_RELATION, _ASKED[side]]] if self._typed is None else self._typed[side]
-        return _Lists.of(pairs[:, 0], pairs[:, 1])
+        return EntityLists.of(pairs[:, 0], pairs[:, 1])
 
     def _score(self, scorer: CandidateScorer, side: int, given: Tensor, relation: Tensor) -> Tensor:
         name = f"score_{SIDES[side]}s"
@@ -278,27 +279,6 @@ def relation_categories(triples: Tensor, num_relations: int, *, threshold: float
     return category
 
 
-class _Lists(NamedTuple):
-    """Entities by key: those of ``keys[i]`` are ``entities[i]``, keys ascending and repeated."""
-
-    keys: Tensor
-    entities: Tensor
-
-    @classmethod
-    def of(cls, keys: Tensor, entities: Tensor) -> _Lists:
-        keys, order = keys.sort(stable=True)
-        return cls(keys.contiguous(), entities[order])
-
-    def entries(self, asked: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the places ``(row, entity)`` of a matrix with one row for each key in `asked`."""
-        begin = torch.searchsorted(self.keys, asked.contiguous())
-        length = torch.searchsorted(self.keys, asked.contiguous(), right=True) - begin
-        rows = torch.arange(len(asked)).repeat_interleave(length)
-        first = (length.cumsum(0) - length).repeat_interleave(length)
-        places = begin.repeat_interleave(length) + torch.arange(len(rows)) - first
-        return rows.to(device), self.entities[places].to(device)
-
-
 class _Right(NamedTuple):
     """The right entities of some triples: their rows in a matrix of scores, their columns, and their scores."""
 
@@ -333,7 +313,7 @@ class _Right(NamedTuple):
         return counts[0], counts[1] - there, counts[2] + 1 - there
 
 
-def _outside(types: _Lists, relation: Tensor, scores: Tensor) -> Tensor:
+def _outside(types: EntityLists, relation: Tensor, scores: Tensor) -> Tensor:
     """Return ``(Q, E)`` bool, True for entities that are not listed with the row's relation."""
     distinct, row = torch.unique_consecutive(relation, return_inverse=True)
     outside = torch.ones(len(distinct), scores.shape[1], dtype=torch.bool, device=scores.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hgmm.errors import ConfigError, unknown_name
 from hgmm.kg import CandidateScorer, TripleSet
+from hgmm.kg.entity_lists import EntityLists
 
 __all__ = ["Completions", "complete", "questions_of"]
 
@@ -82,8 +83,7 @@ def questions_by_name(names: Sequence[tuple[str | None, str, str | None]], tripl
         for name in (head, tail):
             if name is not None and name not in entities:
                 raise ConfigError(f"questions: {unknown_name('entity', name, entities)}")
-        ends = (-1 if name is None else entities[name] for name in (head, tail))
-        first, last = ends
+        first, last = (-1 if name is None else entities[name] for name in (head, tail))
         rows.append((first, relations[relation], last))
     return torch.tensor(rows, dtype=torch.int64).view(-1, 3)
 
@@ -115,6 +115,7 @@ def complete(
     found: list[list[float]] = [[] for _ in questions]
     train = triples.train.cpu()
     for side in (0, 2):
+        said = EntityLists.of(train[:, 2 - side] * triples.num_relations + train[:, 1], train[:, side])
         places = (questions[:, side] < 0).nonzero().squeeze(1)
         for block in torch.split(places, max(1, _BLOCK // triples.num_entities)):
             asked = questions[block]
@@ -122,8 +123,7 @@ def complete(
             scores = scorer.score_tails(given, relation) if side == 2 else scorer.score_heads(relation, given)
             scores = scores.cpu()
             if not known:
-                rows, entities = _known_answers(train, given, relation, side, triples.num_relations)
-                scores[rows, entities] = -torch.inf
+                scores[said.entries(given * triples.num_relations + relation, scores.device)] = -torch.inf
             best = scores.topk(min(top, triples.num_entities), dim=1)
             for place, values, ids in zip(block.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
                 kept = [(value, i) for value, i in zip(values, ids, strict=True) if value > -torch.inf]
@@ -131,19 +131,6 @@ def complete(
                 found[place] = [value for value, _ in kept]
     names = [_question_names(row, triples) for row in questions.tolist()]
     return Completions(names, answers, found, source)
-
-
-def _known_answers(
-    train: Tensor, given: Tensor, relation: Tensor, side: int, num_relations: int
-) -> tuple[Tensor, Tensor]:
-    """Return the places (question, entity) of what the training triples answer."""
-    keys, order = (train[:, 2 - side] * num_relations + train[:, 1]).sort()
-    asked = given * num_relations + relation
-    begin, end = torch.searchsorted(keys, asked), torch.searchsorted(keys, asked, right=True)
-    length = end - begin
-    rows = torch.arange(len(asked)).repeat_interleave(length)
-    offset = torch.arange(len(rows)) - (length.cumsum(0) - length).repeat_interleave(length)
-    return rows, train[order[begin.repeat_interleave(length) + offset], side]
 
 
 def _question_names(row: list[int], triples: TripleSet) -> tuple[Any, str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import MultimodalGraph
-from hgmm.kg import PairScores, RankingEvaluator
+from hgmm.kg import PairScores, RankingEvaluator, TripleSet
 from hgmm.losses import ranking_loss, vector_regularizer
 from hgmm.sampling import EntityNegativeSampler, NegativeBatch
 from hgmm.training.config import LINK_MONITORS, TrainConfig
@@ -19,7 +20,7 @@ from hgmm.training.link_config import LinkConfig
 from hgmm.training.link_samplers import make_sampler
 from hgmm.training.loaders import stream_seed
 
-__all__ = ["LinkPlan", "LinkPredictionTask", "TripleBatch", "TripleLoader", "ranking_figures"]
+__all__ = ["LinkPlan", "LinkPredictionTask", "TripleBatch", "TripleLoader", "make_evaluator", "ranking_figures"]
 
 
 class TripleBatch(NamedTuple):
@@ -27,19 +28,24 @@ class TripleBatch(NamedTuple):
 
     Attributes
     ----------
-    inputs : tuple
-        Positional arguments of the model: positives ``(B, 3)``, entities ``(B, K)`` and sides ``(B, K)``.
+    positives : Tensor
+        ``(B, 3)`` int64.
     negatives : NegativeBatch
-        The same with the modalities that are corrupted.
+        K for each.
     """
 
-    inputs: tuple[Tensor, Tensor, Tensor]
+    positives: Tensor
     negatives: NegativeBatch
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Positional arguments of the model: positives ``(B, 3)``, entities ``(B, K)`` and sides ``(B, K)``."""
+        return self.positives, self.negatives.entity, self.negatives.side
 
     @property
     def num_items(self) -> int:
         """B."""
-        return len(self.inputs[0])
+        return len(self.positives)
 
 
 class TripleLoader:
@@ -82,8 +88,7 @@ class TripleLoader:
                 continue
             positives = self._triples[rows]
             step = (epoch - 1) * len(self) + number
-            negatives = self._sampler.sample(positives, seed=self._seed, step=step)
-            yield TripleBatch((positives, negatives.entity, negatives.side), negatives)
+            yield TripleBatch(positives, self._sampler.sample(positives, seed=self._seed, step=step))
 
 
 class LinkPlan:
@@ -91,52 +96,29 @@ class LinkPlan:
 
     Parameters
     ----------
-    graph : MultimodalGraph
-        With `triples`.
-    config : TrainConfig
-        Has the seed.
-    link : LinkConfig
-        How triples are batched and corrupted.
-    sampler : EntityNegativeSampler
-        Draws the negatives.
-    device : torch.device
-        Where the model is.
-
-    Raises
-    ------
-    SchemaError
-        If there are no training triples.
+    train : TripleLoader
+        The batches of an epoch.
+    triples : TripleSet
+        With what is validated and tested on.
     """
 
-    def __init__(
-        self,
-        graph: MultimodalGraph,
-        config: TrainConfig,
-        link: LinkConfig,
-        sampler: EntityNegativeSampler,
-        device: torch.device,
-    ) -> None:
-        triples = _triples(graph)
-        if not len(triples.train):
-            raise SchemaError(f"Trainer.fit graph: {graph.name!r} has no training triple; give it some")
-        self._graph = graph
-        self.train = TripleLoader(
-            triples.train,
-            sampler,
-            batch_size=link.batch_size,
-            seed=config.seed,
-            device=device,
-        )
+    def __init__(self, train: TripleLoader, triples: TripleSet) -> None:
+        self.train = train
+        self._triples = triples
         self.has_val = len(triples.val) > 0
         self.has_test = len(triples.test) > 0
 
+    @cached_property
+    def _evaluator(self) -> RankingEvaluator:
+        return make_evaluator(self._triples)
+
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Return the figures of the validation triples."""
-        return ranking_figures(model, self._graph, _triples(self._graph).val) if self.has_val else {}
+        return ranking_figures(model, self._evaluator, self._triples.val) if self.has_val else {}
 
     def test(self, model: nn.Module) -> dict[str, float]:
         """Return the figures of the test triples."""
-        return ranking_figures(model, self._graph, _triples(self._graph).test)
+        return ranking_figures(model, self._evaluator, self._triples.test)
 
 
 class LinkPredictionTask:
@@ -173,9 +155,21 @@ class LinkPredictionTask:
         self.patience_monitor = (patience_monitor or monitor, LINK_MONITORS[patience_monitor or monitor])
 
     def plan(self, model: Any, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> LinkPlan:
-        """Return what the trainer goes through."""
-        sampler = make_sampler(self.config, graph, num_modalities=len(model.modality_names))
-        return LinkPlan(graph, config, self.config, sampler, device)
+        """Return what the trainer goes through.
+
+        Raises
+        ------
+        SchemaError
+            If the graph has no triples, or none to train on.
+        """
+        triples = graph.triples
+        if triples is None:
+            raise SchemaError(f"LinkPredictionTask graph: {graph.name!r} has no triples; give it a knowledge graph")
+        if not len(triples.train):
+            raise SchemaError(f"Trainer.fit graph: {graph.name!r} has no training triple; give it some")
+        sampler = make_sampler(self.config, triples, num_modalities=len(model.modality_names))
+        train = TripleLoader(triples.train, sampler, batch_size=self.config.batch_size, seed=config.seed, device=device)
+        return LinkPlan(train, triples)
 
     def training_loss(self, model: Any, output: PairScores, batch: TripleBatch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a step and its terms."""
@@ -190,22 +184,27 @@ class LinkPredictionTask:
         terms = {"ranking": float(loss.detach())}
         if config.regularizer_weight:
             power = {"l2": 2, "n3": 3}[config.regularizer]
-            penalty = vector_regularizer(*model.loss_vectors(batch.inputs[0]), power=power)
+            penalty = vector_regularizer(*model.loss_vectors(batch.positives), power=power)
             terms["regularizer"] = float(penalty.detach())
             loss = loss + config.regularizer_weight * penalty
         return loss, terms
 
 
+def make_evaluator(triples: TripleSet) -> RankingEvaluator:
+    """Return what ranks triples of a knowledge graph, filtered by those of all its splits."""
+    return RankingEvaluator(triples.known, num_entities=triples.num_entities, num_relations=triples.num_relations)
+
+
 @torch.no_grad()
-def ranking_figures(model: Any, graph: MultimodalGraph, triples: Tensor) -> dict[str, float]:
-    """Rank triples among all entities, without the other triples that the graph knows.
+def ranking_figures(model: Any, evaluator: RankingEvaluator, triples: Tensor) -> dict[str, float]:
+    """Rank triples among all entities, without the other triples that the evaluator knows.
 
     Parameters
     ----------
     model : torch.nn.Module
         With ``candidates()``, a `hgmm.kg.CandidateScorer`; its mode is restored.
-    graph : MultimodalGraph
-        With `triples`.
+    evaluator : RankingEvaluator
+        From `make_evaluator`.
     triples : Tensor
         ``(n, 3)`` int64, n at least 1.
 
@@ -214,16 +213,8 @@ def ranking_figures(model: Any, graph: MultimodalGraph, triples: Tensor) -> dict
     dict of str to float
         ``mrr``, ``mean_rank``, ``hits_at_1``, ``hits_at_3``, ``hits_at_10`` and ``adjusted_mean_rank_index``.
     """
-    known = _triples(graph)
-    evaluator = RankingEvaluator(known.known, num_entities=known.num_entities, num_relations=known.num_relations)
     was_training = model.training
     model.eval()
     figures = evaluator.evaluate(model.candidates(), triples).metrics()
     model.train(was_training)
     return figures
-
-
-def _triples(graph: MultimodalGraph) -> Any:
-    if graph.triples is None:
-        raise SchemaError(f"LinkPredictionTask graph: {graph.name!r} has no triples; give it a knowledge graph")
-    return graph.triples

@@ -24,7 +24,7 @@ from hgmm.training.config_file import read_config
 from hgmm.training.conform import conform
 from hgmm.training.devices import usable_device
 from hgmm.training.evaluation import collect_outputs
-from hgmm.training.link_task import ranking_figures
+from hgmm.training.link_task import make_evaluator, ranking_figures
 from hgmm.training.loaders import make_loader, place_graph, prepare_graph
 from hgmm.training.predictions import Predictions, predictions_from_output
 from hgmm.training.run_record import near_runs
@@ -264,11 +264,12 @@ class TrainedRun:
             As `predict`.
         """
         if self.ranks_triples:
-            rows = self._triples(graph).splits[split or "test"]
+            triples = self._triples(graph)
+            rows = triples.splits[split or "test"]
             if not len(rows):
                 raise SchemaError(f"TrainedRun.evaluate graph: {graph.name!r} has no triples in {split or 'test'!r}")
             prepare_graph(self.model, graph)
-            return ranking_figures(self.model, graph, rows)
+            return ranking_figures(self.model, make_evaluator(triples), rows)
         known = self._conform(graph)
         lost = int((graph.labels >= 0).sum() - (known.labels >= 0).sum())
         if lost:

@@ -13,7 +13,7 @@ from hgmm.kg import RankingEvaluator
 from hgmm.losses import ranking_loss, vector_regularizer
 from hgmm.models import MMTransE
 from hgmm.training import LinkConfig, LinkPredictionTask, TrainConfig, Trainer
-from hgmm.training.link_task import LinkPlan, ranking_figures
+from hgmm.training.link_task import LinkPlan, make_evaluator, ranking_figures
 from tests.training.knowledge import make_knowledge_graph
 from tests.training.tiny import make_graph
 
@@ -92,12 +92,12 @@ def test_it_learns_and_tests_the_best_epoch() -> None:
     model = make_model(graph)
     model.prepare(graph)
     assert graph.triples is not None
-    before = ranking_figures(model, graph, graph.triples.train)
+    before = ranking_figures(model, make_evaluator(graph.triples), graph.triples.train)
     config = dataclasses.replace(TRAIN, epochs=60, eval_every=10)
     result = Trainer(model, LinkPredictionTask(LINK), config).fit(graph)
     assert result.epochs[-1].loss < result.epochs[0].loss
-    assert ranking_figures(model, graph, graph.triples.train)["mrr"] > before["mrr"] + 0.1
-    assert result.test == ranking_figures(model, graph, graph.triples.test)
+    assert ranking_figures(model, make_evaluator(graph.triples), graph.triples.train)["mrr"] > before["mrr"] + 0.1
+    assert result.test == ranking_figures(model, make_evaluator(graph.triples), graph.triples.test)
     assert [entry.epoch for entry in result.epochs if entry.val] == list(range(10, 61, 10))
 
 
@@ -108,7 +108,7 @@ def test_figures_are_filtered_by_all_splits() -> None:
     triples = graph.triples
     assert triples is not None
     model.train()
-    found = ranking_figures(model, graph, triples.val)
+    found = ranking_figures(model, make_evaluator(graph.triples), triples.val)
     assert model.training
     evaluator = RankingEvaluator(triples.known, num_entities=20, num_relations=2)
     assert found == evaluator.evaluate(model.candidates(), triples.val).metrics()
