@@ -37,6 +37,7 @@ __all__ = [
     "check_device",
     "check_folder",
     "choose_providers",
+    "collect",
     "environment",
     "free_mib",
     "interleaved",
@@ -361,6 +362,15 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "dirty": None if status is None else bool(status),
         "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def collect(found: Iterable[Sequence[Row | Mapping[str, Any]]], path: Path | None) -> None:
+    """Gather the rows of each case, and write them after it: a long run that is stopped keeps what it has."""
+    rows: list[Row | Mapping[str, Any]] = []
+    for more in found:
+        rows += more
+        if path is not None:
+            write_rows(path, rows)
 
 
 def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:

@@ -44,13 +44,13 @@ from benchmarks._measure import (
     check_device,
     check_folder,
     choose_providers,
+    collect,
     environment,
     free_mib,
     interleaved,
     peak_in_fresh_process,
     peak_of,
     summarise,
-    write_rows,
 )
 from benchmarks._table import figure, make_console, make_table, print_table
 from hgmm.errors import HgmmError
@@ -233,14 +233,9 @@ def main(
     console = make_console()
     device = options["device"]
     names = choose_providers(named, PROVIDERS, lambda name: PROVIDERS[name].missing(device), console)
-    rows: list[dict[str, Any]] = []
     try:
         _check_gate(names, configs[0])
-        for more in _measure_all(configs, names, rounds, console):
-            rows += more
-            # Written after each graph: a long run that is stopped keeps what it has.
-            if json_path is not None:
-                write_rows(json_path, rows)
+        collect(_measure_all(configs, names, rounds, console), json_path)
     except HgmmError as error:
         raise click.ClickException(str(error)) from error
 

@@ -32,6 +32,7 @@ from benchmarks._measure import (
     check_device,
     check_folder,
     choose_providers,
+    collect,
     environment,
     free_mib,
     interleaved,
@@ -39,7 +40,6 @@ from benchmarks._measure import (
     peak_in_fresh_process,
     peak_of,
     summarise,
-    write_rows,
 )
 from benchmarks._operators import BACKENDS, DEGREES, HALF, OPERATORS, Case, Trial, casts, gathers
 from benchmarks._table import figure, make_console, make_table, print_table
@@ -292,12 +292,7 @@ def main(
     ]
     console = make_console()
     providers = choose_providers(named, PROVIDERS, partial(_kind(op).missing, case=cases[0]), console)
-    rows: list[dict[str, Any]] = []
-    for more in _measure_all(cases, providers, rounds, peaks=not no_memory, console=console):
-        rows += more
-        # Written after each case: a long run that is stopped keeps what it has.
-        if json_path is not None:
-            write_rows(json_path, rows)
+    collect(_measure_all(cases, providers, rounds, peaks=not no_memory, console=console), json_path)
 
 
 if __name__ == "__main__":

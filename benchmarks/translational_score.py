@@ -10,8 +10,9 @@ one process; peak memory comes from a fresh process each. `--json` writes one li
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from benchmarks._measure import (
     check_device,
     check_folder,
     choose_providers,
+    collect,
     environment,
     interleaved,
     peak_in_fresh_process,
     peak_of,
     summarise,
-    write_rows,
 )
 from benchmarks._operators import BACKENDS, HALF, missing_backend
 from benchmarks._table import figure, make_console, make_table, print_table
@@ -249,16 +250,15 @@ def main(
         raise click.BadParameter(f"must be even for complex numbers, got {width}", param_hint="--width")
     console = make_console()
     providers = choose_providers(named, PROVIDERS, _missing(device), console)
-    rows: list[dict[str, Any]] = []
-    for K in draws:
-        for M in modalities:
+
+    def measured() -> Iterator[list[dict[str, Any]]]:
+        for K, M in product(draws, modalities):
             case = Case(batch, K, entities, M, width, norm, device)
-            found = measure(case, providers, rounds, peaks=not no_memory)
-            show(console, case, found)
-            rows += found
-            # Written after each case: a long run that is stopped keeps what it has.
-            if json_path is not None:
-                write_rows(json_path, rows)
+            rows = measure(case, providers, rounds, peaks=not no_memory)
+            show(console, case, rows)
+            yield rows
+
+    collect(measured(), json_path)
 
 
 if __name__ == "__main__":

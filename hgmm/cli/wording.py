@@ -34,7 +34,7 @@ _PHRASES = (
     (r"require_official is set \(on the command line (--\S+)\)", r"\1 is given"),
     (r"choose another, or resume that run$", "choose another, or go on with that run by --resume"),
 )
-_KEY = re.compile(r"\b(data|model|train|negative)\.\w+\b|^configuration(?=:)|^run folder\b|\bHGMM_BACKEND(?==)")
+_KEY = re.compile(r"\b(data|model|train|negative|link)\.\w+\b|^configuration(?=:)|^run folder\b|\bHGMM_BACKEND(?==)")
 
 
 def remember_given(given: Mapping[str, str]) -> None:

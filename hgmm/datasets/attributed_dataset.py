@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 
 from hgmm.datasets.attributed import ETYPE, MODALITIES, NTYPE
 from hgmm.datasets.base import DatasetInfo, OfficialFile
-from hgmm.datasets.file_dataset import FileDataset
+from hgmm.datasets.file_dataset import FolderDataset
 from hgmm.datasets.hub import HubListing, download_from_hub, list_hub
 from hgmm.datasets.source_options import SourceOptions
 from hgmm.datasets.synthetic import synthetic
@@ -24,11 +24,8 @@ STAND_IN_WIDTH = 64
 """Columns of a modality of a stand-in; published widths would fill the memory with numbers that mean nothing."""
 
 
-class AttributedDataset(FileDataset):
-    """A graph of one node type and one relation that is published as a folder on the hub.
-
-    The first of `folders` is its name there, the first of `collections` is where fetched files go.
-    """
+class AttributedDataset(FolderDataset):
+    """A graph of one node type and one relation that is published as a folder on the hub."""
 
     repo: ClassVar[str]
     """The repository on the hub."""
@@ -52,14 +49,6 @@ class AttributedDataset(FileDataset):
         chosen = copy.copy(self)
         chosen.options = options
         return chosen
-
-    def home(self, root: Path) -> Path:
-        """Return where the folder belongs if there is none yet."""
-        return root / self.collections[0] / self.folders[0]
-
-    def has(self, folder: Path, file: OfficialFile) -> bool:
-        """Say whether a published file is in a folder; its path may be a pattern."""
-        return any(folder.glob(file.path))
 
     def read(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
         """Read the files; what the graph lacks then counts, since one file may hold both modalities."""

@@ -11,7 +11,7 @@ from hgmm.datasets.base import Dataset, DatasetInfo, OfficialFile, check_publish
 from hgmm.errors import DataError
 from hgmm.graph import DataSource, MultimodalGraph
 
-__all__ = ["FileDataset"]
+__all__ = ["FileDataset", "FolderDataset"]
 
 
 class FileDataset(Dataset):
@@ -104,3 +104,18 @@ class FileDataset(Dataset):
             f"(to get the files: hgmm datasets fetch {self.info.name})"
         )
         return DataSource("synthetic", absent=tuple(file.path for file in absent), note=note)
+
+
+class FolderDataset(FileDataset):
+    """A dataset that is published as a folder whose files have paths or patterns.
+
+    The first of `folders` is its name there, the first of `collections` is where fetched files go.
+    """
+
+    def home(self, root: Path) -> Path:
+        """Return where the folder belongs if there is none yet."""
+        return root / self.collections[0] / self.folders[0]
+
+    def has(self, folder: Path, file: OfficialFile) -> bool:
+        """Say whether a published file is in a folder; its path may be a pattern."""
+        return any(folder.glob(file.path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from hgmm.datasets.base import OfficialFile
-from hgmm.datasets.file_dataset import FileDataset
+from hgmm.datasets.file_dataset import FolderDataset
 from hgmm.datasets.github import fetch_from_github
 from hgmm.datasets.knowledge_folder import read_openke
 from hgmm.datasets.openke import OPENKE_FILES
@@ -21,7 +21,7 @@ STAND_IN_WIDTH = 64
 """Columns of a modality of a stand-in; published widths would fill the memory with numbers that mean nothing."""
 
 
-class KnowledgeDataset(FileDataset):
+class KnowledgeDataset(FolderDataset):
     """A knowledge graph that is published as a folder in OpenKE's layout, with vectors of its entities elsewhere.
 
     Vectors of the user's own lie beside the triples like published ones; they are read, and the source then is
@@ -39,14 +39,6 @@ class KnowledgeDataset(FileDataset):
 
     sizes: ClassVar[tuple[int, int, int]]
     """Training, validation and test triples of the stand-in."""
-
-    def home(self, root: Path) -> Path:
-        """Return where the folder belongs if there is none yet."""
-        return root / self.collections[0] / self.folders[0]
-
-    def has(self, folder: Path, file: OfficialFile) -> bool:
-        """Say whether a published file is in a folder; its path may be a pattern."""
-        return any(folder.glob(file.path))
 
     def read(self, folder: Path, there: Sequence[OfficialFile], absent: Sequence[OfficialFile]) -> MultimodalGraph:
         """Read triples, and vectors wherever they are from; modalities without any are listed as absent."""

@@ -109,7 +109,6 @@ class MMKGE(nn.Module):
 
     tasks = ("link-prediction",)
     settings: Mapping[str, Any] = MappingProxyType(_SETTINGS)
-    graph_size_names = ("num_entities",)
     own_interaction = "transe"
     present: Tensor
 

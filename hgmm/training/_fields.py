@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from hgmm.errors import ConfigError
+from hgmm.errors import ConfigError, unknown_name
 
-__all__ = ["check_types", "check_value"]
+__all__ = ["check_choices", "check_range", "check_types", "check_value"]
 
 
 def check_types(config: Any, section: str) -> None:
@@ -15,6 +17,23 @@ def check_types(config: Any, section: str) -> None:
     for entry in dataclasses.fields(config):
         converted = check_value(f"{section}.{entry.name}", entry.type, getattr(config, entry.name))
         object.__setattr__(config, entry.name, converted)
+
+
+def check_choices(config: Any, section: str, choices: Mapping[str, Collection[str]]) -> None:
+    """Refuse a field whose value is none of its choices."""
+    for name, known in choices.items():
+        value = getattr(config, name)
+        if value not in known:
+            raise ConfigError(f"{section}.{name}: {unknown_name(name, value, known)}")
+
+
+def check_range(where: str, value: float, *, low: float = 0, high: float = math.inf, open_low: bool = False) -> None:
+    """Refuse a number that is not finite or outside [low, high], or with `open_low` (low, high]."""
+    if math.isfinite(value) and low <= value <= high and not (open_low and value == low):
+        return
+    rule = f"above {low}" if open_low else f"at least {low}"
+    rule += f" and at most {high}" if high < math.inf else " and finite"
+    raise ConfigError(f"{where}: must be {rule}, got {value!r}")
 
 
 def check_value(where: str, annotation: Any, value: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hgmm.datasets.source_options import SourceOptions
 from hgmm.errors import ConfigError
-from hgmm.graph import Corruption
+from hgmm.graph import Corruption, MultimodalGraph, corrupt, drop_leaks
 from hgmm.training._fields import check_types
 
 __all__ = ["DataConfig"]
@@ -67,6 +67,14 @@ class DataConfig:
             raise ConfigError(f"data.corrupt_seed: must be at least 0, got {self.corrupt_seed!r}")
         if not self.dataset:
             raise ConfigError(f"data.dataset: must name a dataset or a folder, got {self.dataset!r}")
+
+    def applied_to(self, graph: MultimodalGraph) -> MultimodalGraph:
+        """Return a graph without the leaks and modalities that are dropped, and then damaged as asked."""
+        if self.drop_leaks:
+            graph = drop_leaks(graph)
+        if self.drop_modalities:
+            graph = graph.drop_modalities(self.drop_modalities)
+        return corrupt(graph, self.corrupt, seed=self.corrupt_seed) if self.corrupt else graph
 
     @property
     def source_options(self) -> SourceOptions | None:

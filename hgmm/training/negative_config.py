@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hgmm.errors import ConfigError, unknown_name
+from hgmm.errors import ConfigError
 from hgmm.losses.negative_learning import VARIANTS
 from hgmm.negative_learning.stability import MEASURES, MODES
-from hgmm.training._fields import check_types
+from hgmm.training._fields import check_choices, check_range, check_types
 
 __all__ = ["NegativeConfig"]
 
@@ -80,18 +80,10 @@ class NegativeConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "negative")
-        for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"negative.{name}: {unknown_name(name, value, known)}")
+        check_choices(self, "negative", _CHOICES)
         for name in _NUMBERS:
-            value = getattr(self, name)
-            high, least = _AT_MOST.get(name, math.inf), _AT_LEAST.get(name, 0)
-            above = name in _ABOVE_0
-            if not (math.isfinite(value) and least <= value <= high) or (above and value == 0):
-                rule = f"above {least}" if above else f"at least {least}"
-                rule += f" and at most {high}" if high < math.inf else " and finite"
-                raise ConfigError(f"negative.{name}: must be {rule}, got {value!r}")
+            low, high = _AT_LEAST.get(name, 0), _AT_MOST.get(name, math.inf)
+            check_range(f"negative.{name}", getattr(self, name), low=low, high=high, open_low=name in _ABOVE_0)
         if not (self.confidence_weight or self.margin_weight):
             # Nodes without neighbours have these two only.
             raise ConfigError("negative.confidence_weight and negative.margin_weight: one must be above 0, got 0 and 0")

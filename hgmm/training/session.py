@@ -14,7 +14,7 @@ from torch import nn
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError
 from hgmm.files import write_bytes
-from hgmm.graph import MultimodalGraph, corrupt, drop_leaks
+from hgmm.graph import MultimodalGraph
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json, write_json
 from hgmm.training.config import RunConfig, model_settings
@@ -79,11 +79,7 @@ def load_data(config: RunConfig) -> MultimodalGraph:
     graph: MultimodalGraph = datasets.load(
         data.dataset, root=data.root, require_official=data.require_official, options=data.source_options
     )
-    if data.drop_leaks:
-        graph = drop_leaks(graph)
-    if data.drop_modalities:
-        graph = graph.drop_modalities(data.drop_modalities)
-    return corrupt(graph, data.corrupt, seed=data.corrupt_seed) if data.corrupt else graph
+    return data.applied_to(graph)
 
 
 def build_model(config: RunConfig, graph: MultimodalGraph) -> nn.Module:

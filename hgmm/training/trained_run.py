@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hgmm import datasets
 from hgmm.errors import ConfigError, DataError, SchemaError
-from hgmm.graph import GraphSchema, MultimodalGraph, corrupt, drop_leaks
+from hgmm.graph import GraphSchema, MultimodalGraph
 from hgmm.kg import CandidateScorer, TripleSet
 from hgmm.registry import MODELS
 from hgmm.training._files import read_json
@@ -46,11 +46,14 @@ def graph_sizes(model: Any, graph: MultimodalGraph) -> dict[str, int]:
 
 def describe_model(model: nn.Module, config: RunConfig, graph: MultimodalGraph) -> dict[str, Any]:
     """Return as JSON data what a checkpoint needs to build the model anew: names, arguments, schema, transforms."""
-    arguments = getattr(model, "constructor_args", None)
+    own = getattr(model, "constructor_args", None)
+    arguments = dict(config.model.options) if own is None else own()
+    sizes = graph_sizes(type(model), graph)
     return {
         "format_version": FORMAT_VERSION,
         "model": config.model.name,
-        "arguments": dict(config.model.options) if arguments is None else arguments(),
+        "arguments": {name: value for name, value in arguments.items() if name not in sizes},
+        "sizes": sizes,
         "schema": graph.schema.to_dict(),
         "transforms": graph.transforms,
         "entities": [] if graph.triples is None else list(graph.triples.entity_vocab),
@@ -126,10 +129,10 @@ class TrainedRun:
         )
         if dataset is None:
             self._check_unchanged(graph)
-            graph = drop_leaks(graph) if data.drop_leaks else graph
-        dropped = [name for name in data.drop_modalities if name in graph.schema.modality_names]
-        graph = graph.drop_modalities(dropped) if dropped else graph
-        return corrupt(graph, data.corrupt, seed=data.corrupt_seed) if data.corrupt and dataset is None else graph
+        else:
+            data = replace(data, drop_leaks=False, corrupt=())
+        dropped = tuple(name for name in data.drop_modalities if name in graph.schema.modality_names)
+        return replace(data, drop_modalities=dropped).applied_to(graph)
 
     def _check_unchanged(self, graph: MultimodalGraph) -> None:
         before, now = self.source.get("sha256", {}), graph.source.sha256
@@ -333,11 +336,8 @@ def load_run(path: str | Path, *, device: str | None = None) -> TrainedRun:
         )
     description = _read_description(path / DESCRIPTION)
     schema = GraphSchema.from_dict(description["schema"])
-    arguments = description["arguments"]
-    cls = MODELS.get(description["model"])
-    sizes = {name: arguments[name] for name in getattr(cls, "graph_size_names", ()) if name in arguments}
-    options = {name: value for name, value in arguments.items() if name not in sizes}
-    model = cls(schema, **sizes, **ModelConfig(description["model"], options).complete().options)
+    options = ModelConfig(description["model"], description["arguments"]).complete().options
+    model = MODELS.get(description["model"])(schema, **description.get("sizes", {}), **options)
     load_weights(model, found[0].best, folder=path / "checkpoint")
     model.to(usable_device(config.train.device)).eval()
     entities = tuple(description.get("entities", ()))
