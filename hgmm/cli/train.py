@@ -87,6 +87,7 @@ def _remember(
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, with its configuration.")
 @click.option("--require-official", "data_require_official", is_flag=True, help="Refuse stand-ins and absent files.")
 @click.option("--drop-modality", "data_drop_modalities", multiple=True, help="Leave one out; may be repeated.")
+@click.option("--sampler", "link_sampler", help="Negatives of triples: normal, mans-v, mans-t, mans-h or mans-a.")
 @click.option("--drop-leaks", "data_drop_leaks", is_flag=True, help="Leave out triples that repeat or leak.")
 @click.option(
     "--feature",

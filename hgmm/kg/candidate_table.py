@@ -36,7 +36,8 @@ class CandidateTable:
     Notes
     -----
     Holds the E x M x D numbers; a call for Q queries makes Q x E scores of one pair at a time and nothing larger, see
-    `hgmm.kg.measures.measure_all`. Pairs are computed only for the candidates that have the modality.
+    `hgmm.kg.measures.measure_all`. Pairs are computed only for the candidates that have the modality. Scores are
+    differentiable in `entities` and `relations`.
 
     Examples
     --------
@@ -64,9 +65,9 @@ class CandidateTable:
             check_axes(where, "present", present, (E, M), hint="it masks entities", dtype=torch.bool)
         self.interaction = interaction
         self.pairs = ModalityPairs([(a, b) for a in range(M) for b in range(M)]) if pairs is None else pairs
-        self._relations = relations.detach()
+        self._relations = relations
         # Candidates of one pair lie together.
-        self._table = [x.contiguous() for x in entities.detach().unbind(1)]
+        self._table = [x.contiguous() for x in entities.unbind(1)]
         self._present = None if present is None or bool(present.all()) else present
         self._who = [] if self._present is None else [has.nonzero().squeeze(1) for has in self._present.unbind(1)]
 

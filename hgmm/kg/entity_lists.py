@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["EntityLists"]
+__all__ = ["EntityLists", "KnownAnswers", "question_numbers"]
 
 
 class EntityLists(NamedTuple):
@@ -30,3 +30,33 @@ class EntityLists(NamedTuple):
         first = (length.cumsum(0) - length).repeat_interleave(length)
         places = begin.repeat_interleave(length) + torch.arange(len(rows)) - first
         return rows.to(device), self.entities[places].to(device)
+
+
+class KnownAnswers:
+    """What is known to complete a question, which is a relation and one end.
+
+    Parameters
+    ----------
+    known : Tensor
+        ``(n, 3)`` int64 true triples, in main memory.
+    num_entities : int
+        E.
+    """
+
+    def __init__(self, known: Tensor, num_entities: int) -> None:
+        self._num_entities = num_entities
+        self._lists = [
+            EntityLists.of(question_numbers(known, side, num_entities), known[:, 2 * side]) for side in range(2)
+        ]
+
+    def mask(self, triples: Tensor, side: int) -> Tensor:
+        """Return ``(n, E)`` bool: what completes triples ``(n, 3)`` without their head (side 0) or tail (1)."""
+        mask = torch.zeros(len(triples), self._num_entities, dtype=torch.bool, device=triples.device)
+        asked = question_numbers(triples, side, self._num_entities).cpu()
+        mask[self._lists[side].entries(asked, triples.device)] = True
+        return mask
+
+
+def question_numbers(triples: Tensor, side: int, num_entities: int) -> Tensor:
+    """Return ``(n,)`` numbers of triples without their head (side 0) or tail (1): by relation first, then the end."""
+    return triples[:, 1] * num_entities + triples[:, 2 - 2 * side]

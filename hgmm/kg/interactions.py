@@ -32,10 +32,13 @@ class Interaction(ABC):
         A measure of `hgmm.kg.measures`.
     normalized : bool
         Whether vectors, the relations' included, are used at length 1 unless told otherwise.
+    complex_vectors : bool
+        Whether vectors, the relations' included, are complex numbers, all real parts before all imaginary parts.
     """
 
     kind: Measure
     normalized = False
+    complex_vectors = False
 
     @abstractmethod
     def tail_query(self, head: Tensor, relation: Tensor) -> Tensor:
@@ -201,6 +204,7 @@ class ComplEx(Interaction):
     """
 
     kind = "dot"
+    complex_vectors = True
 
     def relation_size(self, size: int) -> int:
         """Return `size`, which must be even."""

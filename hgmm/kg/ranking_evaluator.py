@@ -11,7 +11,7 @@ from torch import Tensor
 from hgmm.errors import ConfigError
 from hgmm.kernels._checks import check_axes, check_number
 from hgmm.kernels._segment import block_rows
-from hgmm.kg.entity_lists import EntityLists
+from hgmm.kg.entity_lists import EntityLists, question_numbers
 from hgmm.kg.ranks import SIDES, Ranks
 
 __all__ = ["CATEGORIES", "CandidateScorer", "RankingEvaluator", "RankingResult", "relation_categories"]
@@ -179,9 +179,9 @@ class RankingEvaluator:
     def _evaluate_side(
         self, scorer: CandidateScorer, triples: Tensor, known: Tensor, side: int, result: RankingResult
     ) -> None:
-        answers = EntityLists.of(self._question(known, side), known[:, _ASKED[side]])
+        answers = EntityLists.of(question_numbers(known, side, self.num_entities), known[:, _ASKED[side]])
         types = self._types(known, side) if result.typed is not None else None
-        keys, question = torch.unique(self._question(triples, side), return_inverse=True)
+        keys, question = torch.unique(question_numbers(triples, side, self.num_entities), return_inverse=True)
         # Triples with the same question stand together.
         order = question.argsort(stable=True)
         step = max(1, self.max_scores // self.num_entities)
@@ -198,10 +198,6 @@ class RankingEvaluator:
             if types is not None and result.typed is not None:
                 scores.masked_fill_(_outside(types, relation, scores), torch.nan)
                 _note(result.typed, places, side, right.standing(scores))
-
-    def _question(self, triples: Tensor, side: int) -> Tensor:
-        """Return one number for each pair of relation and given end, by relation first."""
-        return triples[:, _RELATION] * self.num_entities + triples[:, _GIVEN[side]]
 
     def _types(self, known: Tensor, side: int) -> EntityLists:
         pairs = known[:, [_RELATION, _ASKED[side]]] if self._typed is None else self._typed[side]

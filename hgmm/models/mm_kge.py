@@ -325,23 +325,33 @@ class MMKGE(nn.Module):
         scores = self(triples, nothing, nothing)
         return self.pairs.total(scores.positive, scores.positive_present)
 
+    @property
+    def complex_vectors(self) -> bool:
+        """Whether `loss_vectors` are complex numbers, all real parts before all imaginary parts."""
+        return self.interaction.complex_vectors
+
     def loss_vectors(self, triples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the learned vectors of heads, relations and tails ``(n, D)`` each, for `vector_regularizer`."""
         head, relation, tail = triples.unbind(1)
         return self.structure[head], self.relation[relation], self.structure[tail]
 
-    @torch.no_grad()
-    def candidates(self) -> CandidateTable:
+    def candidates(self, *, differentiable: bool = False) -> CandidateTable:
         """Return all entities as candidates, projected once, for `hgmm.kg.RankingEvaluator`; a snapshot.
+
+        Parameters
+        ----------
+        differentiable : bool, optional
+            Let gradients of the scores reach the model, for losses over all entities.
 
         Raises
         ------
         ConfigError
             Features were not set.
         """
-        relations = self.relation_vectors(torch.arange(len(self.relation), device=self.relation.device))
         present = None if self._complete else self.present
-        return CandidateTable(self.project(), relations, self.interaction, pairs=self.pairs, present=present)
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            relations = self.relation_vectors(torch.arange(len(self.relation), device=self.relation.device))
+            return CandidateTable(self.project(), relations, self.interaction, pairs=self.pairs, present=present)
 
 
 @MODELS.register("mm-transe")

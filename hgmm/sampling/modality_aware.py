@@ -220,6 +220,22 @@ class ModalityAwareNegativeSampler:
         negatives, eligible, *by_modality = self._delivered.tolist()
         return DeliveredShares(negatives, eligible, tuple(by_modality))
 
+    def delivered_counts(self) -> Tensor:
+        """Return the numbers of `delivered` in their order, ``(2 + M,)`` int64, for a checkpoint."""
+        return self._delivered.clone()
+
+    def restore_delivered(self, counts: Tensor) -> None:
+        """Go on counting from what `delivered_counts` returned.
+
+        Raises
+        ------
+        ShapeError
+            If `counts` are those of another number of modalities.
+        """
+        where = f"{_WHERE}.restore_delivered"
+        check_axes(where, "counts", counts, (2 + self.num_modalities,), dtype=torch.int64, hint="two, one a modality")
+        self._delivered = counts.clone()
+
     def reset_delivered(self) -> None:
         """Count from 0 again, as at the start of an epoch."""
         self._delivered = torch.zeros(2 + self.num_modalities, dtype=torch.int64)

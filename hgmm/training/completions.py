@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hgmm.errors import ConfigError, unknown_name
 from hgmm.kg import CandidateScorer, TripleSet
-from hgmm.kg.entity_lists import EntityLists
+from hgmm.kg.entity_lists import KnownAnswers
+from hgmm.sampling.batch import HEAD, TAIL
 
 __all__ = ["Completions", "complete", "questions_of"]
 
@@ -114,16 +115,16 @@ def complete(
     answers: list[list[str]] = [[] for _ in questions]
     found: list[list[float]] = [[] for _ in questions]
     train = triples.train.cpu()
-    for side in (0, 2):
-        said = EntityLists.of(train[:, 2 - side] * triples.num_relations + train[:, 1], train[:, side])
-        places = (questions[:, side] < 0).nonzero().squeeze(1)
+    said = KnownAnswers(train, triples.num_entities)
+    for side in (HEAD, TAIL):
+        places = (questions[:, 2 * side] < 0).nonzero().squeeze(1)
         for block in torch.split(places, max(1, _BLOCK // triples.num_entities)):
             asked = questions[block]
-            given, relation = asked[:, 2 - side], asked[:, 1]
-            scores = scorer.score_tails(given, relation) if side == 2 else scorer.score_heads(relation, given)
+            given, relation = asked[:, 2 - 2 * side], asked[:, 1]
+            scores = scorer.score_tails(given, relation) if side == TAIL else scorer.score_heads(relation, given)
             scores = scores.cpu()
             if not known:
-                scores[said.entries(given * triples.num_relations + relation, scores.device)] = -torch.inf
+                scores.masked_fill_(said.mask(asked, side), -torch.inf)
             best = scores.topk(min(top, triples.num_entities), dim=1)
             for place, values, ids in zip(block.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
                 kept = [(value, i) for value, i in zip(values, ids, strict=True) if value > -torch.inf]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from hgmm.errors import ConfigError, unknown_name
-from hgmm.training._fields import check_types
+from hgmm.errors import ConfigError
+from hgmm.sampling import RULES
+from hgmm.training._fields import check_choices, check_range, check_types
 
-__all__ = ["LOSSES", "LinkConfig"]
+__all__ = ["LOSSES", "ONE_VS_ALL", "SAMPLERS", "LinkConfig"]
 
-LOSSES = ("margin", "softplus", "sigmoid", "self-adversarial")
+ONE_VS_ALL = "one-vs-all"
+"""The loss that ranks among all entities instead of drawn ones."""
+
+LOSSES = ("margin", "softplus", "sigmoid", "self-adversarial", ONE_VS_ALL)
+SAMPLERS = {
+    "normal": "normal",
+    "mans-v": "visual",
+    "mans-t": "two-stage",
+    "mans-h": "hybrid",
+    "mans-a": "adaptive",
+}
+"""Strategies of `hgmm.sampling.ModalityAwareNegativeSampler` by the name that a configuration has for them."""
+
 PROPOSALS = ("bernoulli", "uniform")
 FILTERS = ("train", "all", "none")
 
@@ -25,12 +37,26 @@ class LinkConfig:
         K, at least 1.
     proposal : str, optional
         Which end is corrupted: ``bernoulli``, by the relation's heads a tail and tails a head, or ``uniform``.
+    type_constrained : bool, optional
+        Draw only entities that stand at that end of the relation in a training triple.
     filter : str, optional
         Which triples are no negatives: those of ``train``, of ``all`` splits, or ``none``.
+    sampler : str, optional
+        Which negatives are corrupted in one modality only, see `hgmm.sampling.ModalityAwareNegativeSampler`:
+        ``normal``, none; ``mans-v``, all; ``mans-t``, all in the first `modal_share` of the epochs; ``mans-h``, the
+        share `modal_share` of each batch; ``mans-a``, as many as the model's scores say.
+    corrupted_modalities : sequence of str, optional
+        Modalities that are corrupted alone, in turns. Default: all that the model uses beside the structure.
+    modal_share : float, optional
+        Of ``mans-t`` and ``mans-h``, in [0, 1].
+    adaptive_rule : str, optional
+        Of ``mans-a``: ``share``, as many negatives as pass its test, or ``rows``, those that pass.
     batch_size : int, optional
         Positive triples a step, at least 1.
     loss : str, optional
-        ``margin``, ``softplus``, ``sigmoid`` or ``self-adversarial`` (`hgmm.losses.ranking_loss`).
+        ``margin``, ``softplus``, ``sigmoid`` or ``self-adversarial`` (`hgmm.losses.ranking_loss`); or ``one-vs-all``
+        (`hgmm.losses.one_vs_all_loss`), which draws no negatives: each end competes with all entities, but for those
+        of the triples of `filter`.
     margin : float, optional
         Of ``margin``, ``sigmoid`` and ``self-adversarial``, at least 0.
     adversarial_temperature : float, optional
@@ -43,12 +69,17 @@ class LinkConfig:
     Raises
     ------
     ConfigError
-        If a value has the wrong type or is out of range.
+        If a value has the wrong type or is out of range, or two do not go together.
     """
 
     num_negs_per_pos: int = 64
     proposal: str = "bernoulli"
+    type_constrained: bool = False
     filter: str = "train"
+    sampler: str = "normal"
+    corrupted_modalities: tuple[str, ...] = ()
+    modal_share: float = 0.3
+    adaptive_rule: str = "share"
     batch_size: int = 1024
     loss: str = "self-adversarial"
     margin: float = 6.0
@@ -58,31 +89,32 @@ class LinkConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "link")
-        for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"link.{name}: {unknown_name(name, value, known)}")
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and least <= value <= most):
-                rule = f"at least {least}" + (f" and at most {most}" if most < math.inf else " and finite")
-                raise ConfigError(f"link.{name}: must be {rule}, got {value!r}")
+        check_choices(self, "link", _CHOICES)
+        for name, low in _AT_LEAST.items():
+            check_range(f"link.{name}", getattr(self, name), low=low)
+        check_range("link.modal_share", self.modal_share, high=1)
         if self.regularizer_weight and self.regularizer == "none":
             raise ConfigError(
                 f"link.regularizer: a weight of {self.regularizer_weight} needs l2 or n3, got 'none'; choose one"
+            )
+        if self.loss == ONE_VS_ALL and self.sampler != "normal":
+            raise ConfigError(
+                f"link.sampler: the loss {ONE_VS_ALL} draws no negatives, got {self.sampler!r}; choose another loss"
             )
 
 
 _CHOICES = {
     "proposal": PROPOSALS,
     "filter": FILTERS,
+    "sampler": SAMPLERS,
+    "adaptive_rule": RULES,
     "loss": LOSSES,
     "regularizer": ("none", "l2", "n3"),
 }
-_RANGES: dict[str, tuple[float, float]] = {
-    "num_negs_per_pos": (1, math.inf),
-    "batch_size": (1, math.inf),
-    "margin": (0, math.inf),
-    "adversarial_temperature": (0, math.inf),
-    "regularizer_weight": (0, math.inf),
+_AT_LEAST = {
+    "num_negs_per_pos": 1,
+    "batch_size": 1,
+    "margin": 0,
+    "adversarial_temperature": 0,
+    "regularizer_weight": 0,
 }

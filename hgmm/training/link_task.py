@@ -2,93 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hgmm.errors import ConfigError, SchemaError
 from hgmm.graph import MultimodalGraph
-from hgmm.kg import PairScores, RankingEvaluator, TripleSet
-from hgmm.losses import ranking_loss, vector_regularizer
-from hgmm.sampling import EntityNegativeSampler, NegativeBatch
+from hgmm.kg import ModalityPairs, PairScores, RankingEvaluator, TripleSet
+from hgmm.kg.entity_lists import KnownAnswers
+from hgmm.losses import one_vs_all_loss, ranking_loss, vector_regularizer
+from hgmm.sampling import EntityNegativeSampler, ModalityAwareNegativeSampler, NegativeBatch
+from hgmm.sampling.batch import HEAD, TAIL
 from hgmm.training.config import LINK_MONITORS, TrainConfig
-from hgmm.training.link_config import LinkConfig
-from hgmm.training.link_samplers import make_sampler
-from hgmm.training.loaders import stream_seed
+from hgmm.training.link_config import ONE_VS_ALL, LinkConfig
+from hgmm.training.link_loader import TripleBatch, TripleLoader
+from hgmm.training.link_samplers import known_triples, make_modality_aware, make_sampler
 
-__all__ = ["LinkPlan", "LinkPredictionTask", "TripleBatch", "TripleLoader", "make_evaluator", "ranking_figures"]
-
-
-class TripleBatch(NamedTuple):
-    """One step's positives and what they are compared with.
-
-    Attributes
-    ----------
-    positives : Tensor
-        ``(B, 3)`` int64.
-    negatives : NegativeBatch
-        K for each.
-    """
-
-    positives: Tensor
-    negatives: NegativeBatch
-
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Positional arguments of the model: positives ``(B, 3)``, entities ``(B, K)`` and sides ``(B, K)``."""
-        return self.positives, self.negatives.entity, self.negatives.side
-
-    @property
-    def num_items(self) -> int:
-        """B."""
-        return len(self.positives)
-
-
-class TripleLoader:
-    """Batches of training triples, each epoch in another order, with negatives.
-
-    A batch depends on nothing but the seed, the epoch and its number.
-
-    Parameters
-    ----------
-    triples : Tensor
-        ``(n, 3)`` int64.
-    sampler : EntityNegativeSampler
-        Draws the negatives.
-    batch_size : int
-        Triples a batch; the last may have fewer.
-    seed : int
-        Of order and negatives.
-    device : torch.device
-        Where the model is.
-    """
-
-    def __init__(
-        self, triples: Tensor, sampler: EntityNegativeSampler, *, batch_size: int, seed: int, device: torch.device
-    ) -> None:
-        self.num_items = len(triples)
-        self._triples = triples.to(device)
-        self._sampler = sampler
-        self._batch_size = batch_size
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return math.ceil(self.num_items / self._batch_size)
-
-    def batches(self, epoch: int, *, start: int = 0) -> Iterator[TripleBatch]:
-        """Yield the batches of an epoch, counted from 1, from number `start` on."""
-        generator = torch.Generator().manual_seed(stream_seed(self._seed, epoch))
-        order = torch.randperm(self.num_items, generator=generator).to(self._triples.device)
-        for number, rows in enumerate(torch.split(order, self._batch_size)):
-            if number < start:
-                continue
-            positives = self._triples[rows]
-            step = (epoch - 1) * len(self) + number
-            yield TripleBatch(positives, self._sampler.sample(positives, seed=self._seed, step=step))
+__all__ = [
+    "LinkPlan",
+    "LinkPredictionTask",
+    "make_evaluator",
+    "ranking_figures",
+]
 
 
 class LinkPlan:
@@ -124,7 +61,8 @@ class LinkPlan:
 class LinkPredictionTask:
     """Complete triples: score the true ones above corrupted ones.
 
-    Any model does that is called as `hgmm.models.MMKGE` is and has its ``pairs``, ``candidates`` and ``loss_vectors``.
+    Any model does that is called as `hgmm.models.MMKGE` is and has its ``pairs``, ``modality_names``, ``present``,
+    ``candidates``, ``loss_vectors`` and ``complex_vectors``.
 
     Parameters
     ----------
@@ -139,7 +77,9 @@ class LinkPredictionTask:
     Notes
     -----
     Negatives are drawn for a seed, a step and a place in the batch, so a resumed run draws what it would have drawn.
-    A negative replaces one end of a triple in all its modalities.
+    Corruptions of single modalities are put together from the scores of the triple and of the corrupted triple
+    (`hgmm.kg.ModalityPairs.compose`), so no strategy runs the model again. How many there were of which modality stands
+    in the figures of an epoch as ``negatives``: shares of all, and as ``modal`` the share of those that could be.
     """
 
     unit = "training triples"
@@ -153,6 +93,9 @@ class LinkPredictionTask:
         self.config = config
         self.monitor = (monitor, LINK_MONITORS[monitor])
         self.patience_monitor = (patience_monitor or monitor, LINK_MONITORS[patience_monitor or monitor])
+        self._sampler: ModalityAwareNegativeSampler | None = None
+        self._modality_names: tuple[str, ...] = ()
+        self._answers: KnownAnswers | None = None
 
     def plan(self, model: Any, graph: MultimodalGraph, config: TrainConfig, device: torch.device) -> LinkPlan:
         """Return what the trainer goes through.
@@ -161,33 +104,104 @@ class LinkPredictionTask:
         ------
         SchemaError
             If the graph has no triples, or none to train on.
+        ConfigError
+            If the model does not have what the configuration corrupts.
         """
         triples = graph.triples
         if triples is None:
             raise SchemaError(f"LinkPredictionTask graph: {graph.name!r} has no triples; give it a knowledge graph")
         if not len(triples.train):
             raise SchemaError(f"Trainer.fit graph: {graph.name!r} has no training triple; give it some")
-        sampler = make_sampler(self.config, triples, num_modalities=len(model.modality_names))
-        train = TripleLoader(triples.train, sampler, batch_size=self.config.batch_size, seed=config.seed, device=device)
+        link, self._modality_names, self._sampler = self.config, tuple(model.modality_names), None
+        sampler: EntityNegativeSampler | ModalityAwareNegativeSampler | None = None
+        if link.loss == ONE_VS_ALL:
+            known = known_triples(link, triples)
+            self._answers = None if known is None else KnownAnswers(known, triples.num_entities)
+        else:
+            sampler = make_sampler(link, triples, num_modalities=len(model.modality_names))
+            if link.sampler != "normal":
+                sampler = self._sampler = make_modality_aware(link, sampler, model)
+        train = TripleLoader(
+            triples.train,
+            sampler,
+            batch_size=link.batch_size,
+            epochs=config.epochs,
+            seed=config.seed,
+            device=device,
+        )
         return LinkPlan(train, triples)
+
+    def on_epoch_start(self, epoch: int) -> None:
+        """Count what is delivered in this epoch."""
+        if self._sampler is not None:
+            self._sampler.reset_delivered()
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Return the shares of negatives that were corrupted in one modality only; nothing where none may be."""
+        if self._sampler is None:
+            return {}
+        delivered = self._sampler.delivered
+        total = max(1, delivered.negatives)
+        shares = {"modal": delivered.share, "eligible": delivered.eligible / total}
+        for m in self._sampler.modalities:
+            shares[self._modality_names[m]] = delivered.by_modality[m] / total
+        return {"negatives": shares}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was delivered in an epoch that is not over."""
+        return {} if self._sampler is None else {"delivered": self._sampler.delivered_counts()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with what `state_dict` returned."""
+        if self._sampler is not None:
+            self._sampler.restore_delivered(state["delivered"])
 
     def training_loss(self, model: Any, output: PairScores, batch: TripleBatch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a step and its terms."""
+        config = self.config
+        loss = self._one_vs_all(model, batch) if config.loss == ONE_VS_ALL else self._ranking(model, output, batch)
+        terms = {"ranking": float(loss.detach())}
+        if config.regularizer_weight:
+            power = {"l2": 2, "n3": 3}[config.regularizer]
+            penalty = vector_regularizer(
+                *model.loss_vectors(batch.positives), power=power, complex_numbers=model.complex_vectors
+            )
+            terms["regularizer"] = float(penalty.detach())
+            loss = loss + config.regularizer_weight * penalty
+        return loss, terms
+
+    def _ranking(self, model: Any, output: PairScores, batch: TripleBatch) -> Tensor:
         config, pairs = self.config, model.pairs
-        loss = ranking_loss(
+        return ranking_loss(
             pairs.total(output.positive, output.positive_present),
-            pairs.total(output.negative, output.negative_present),
+            pairs.total(*self._negative_scores(pairs, output, batch.negatives)),
             form="sigmoid" if config.loss == "self-adversarial" else config.loss,
             margin=None if config.loss == "softplus" else config.margin,
             temperature=config.adversarial_temperature if config.loss == "self-adversarial" else None,
         )
-        terms = {"ranking": float(loss.detach())}
-        if config.regularizer_weight:
-            power = {"l2": 2, "n3": 3}[config.regularizer]
-            penalty = vector_regularizer(*model.loss_vectors(batch.positives), power=power)
-            terms["regularizer"] = float(penalty.detach())
-            loss = loss + config.regularizer_weight * penalty
-        return loss, terms
+
+    def _negative_scores(
+        self, pairs: ModalityPairs, output: PairScores, negatives: NegativeBatch
+    ) -> tuple[Tensor, Tensor | None]:
+        if self._sampler is None:
+            return output.negative, output.negative_present
+        if negatives.eligible is not None:
+            of_whole_ends = pairs.intra_and_inter(output.negative, output.negative_present)
+            negatives = self._sampler.choose(negatives, *of_whole_ends)
+        return pairs.compose(output, negatives.side, negatives.modality)
+
+    def _one_vs_all(self, model: Any, batch: TripleBatch) -> Tensor:
+        """Return the mean over both ends."""
+        head, relation, tail = batch.positives.unbind(1)
+        table, answers = model.candidates(differentiable=True), self._answers
+        of_tails, of_heads = (
+            one_vs_all_loss(scores, end, excluded=None if answers is None else answers.mask(batch.positives, side))
+            for scores, end, side in (
+                (table.score_tails(head, relation), tail, TAIL),
+                (table.score_heads(relation, tail), head, HEAD),
+            )
+        )
+        return (of_tails + of_heads) / 2
 
 
 def make_evaluator(triples: TripleSet) -> RankingEvaluator:

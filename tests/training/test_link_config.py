@@ -20,6 +20,11 @@ from hgmm.training import LinkConfig
         ("proposal", "typed", r"link.proposal: unknown proposal 'typed'; known: bernoulli, uniform"),
         ("filter", "test", r"link.filter: unknown filter 'test'; known: all, none, train"),
         ("loss", "hinge", r"link.loss: unknown loss 'hinge'"),
+        ("sampler", "mans", r"link.sampler: unknown sampler 'mans'; .*mans-a, mans-h, mans-t, mans-v, normal"),
+        ("corrupted_modalities", "image", r"link.corrupted_modalities: must be a list of strings, got 'image'"),
+        ("modal_share", 1.5, r"link.modal_share: must be at least 0 and at most 1, got 1.5"),
+        ("adaptive_rule", "all", r"link.adaptive_rule: unknown adaptive_rule 'all'; known: rows, share"),
+        ("type_constrained", 1, r"link.type_constrained: must be true or false, got 1"),
         ("regularizer", "l1", r"link.regularizer: unknown regularizer 'l1'"),
     ],
 )
@@ -32,3 +37,8 @@ def test_a_weight_needs_a_regularizer() -> None:
     with pytest.raises(ConfigError, match=r"link.regularizer: .* weight of 0.1 .* got 'none'"):
         LinkConfig(regularizer_weight=0.1)
     assert LinkConfig(regularizer="n3", regularizer_weight=0.1).regularizer == "n3"
+
+
+def test_all_entities_leave_nothing_to_a_sampler() -> None:
+    with pytest.raises(ConfigError, match=r"link.sampler: the loss one-vs-all draws no negatives, got 'mans-v'"):
+        LinkConfig(loss="one-vs-all", sampler="mans-v")
