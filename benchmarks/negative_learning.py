@@ -11,14 +11,11 @@ Choose settings with ``--seeds 0-4 --select``, which shows validation figures on
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -27,18 +24,26 @@ from typing import Any, NamedTuple
 import click
 import torch
 from rich.console import Console
-from rich.progress import Progress
-from scipy import stats
 from torch import Tensor
 
-from benchmarks._measure import check_folder, environment, write_rows
+from benchmarks._measure import check_folder
+from benchmarks._series import (
+    Comparison,
+    Rows,
+    chosen_names,
+    chosen_options,
+    chosen_seeds,
+    compare,
+    run_key,
+    run_missing,
+)
 from benchmarks._table import figure, make_console, make_table, print_table
 from hgmm import datasets
 from hgmm.datasets.synthetic import synthetic
-from hgmm.errors import DataError, HgmmError, unknown_name
+from hgmm.errors import DataError, HgmmError
 from hgmm.graph import Corruption, MultimodalGraph, corrupt
 from hgmm.negative_learning import arbitrate, transfer_shares
-from hgmm.training import NegativeLearningTask, NodeClassificationTask, Trainer, configure, parse_setting
+from hgmm.training import NegativeLearningTask, NodeClassificationTask, Trainer, configure
 from hgmm.training.session import build_model
 
 __all__ = [
@@ -157,11 +162,7 @@ class Job:
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells runs apart; a row of the file has the same."""
-        return _key(self.data, self.arm, self.seed, self.settings)
-
-
-def _key(data: str, arm: str, seed: int, settings: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (data, arm, seed, json.dumps(settings, sort_keys=True))
+        return run_key(self.data, self.arm, self.seed, self.settings)
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -213,42 +214,6 @@ def calibration_error(logits: Tensor, target: Tensor) -> float:
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     gap = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, confidence - right)
     return float(gap.abs().sum() / max(1, len(target)))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Paired differences ``b - a`` of one figure over the seeds that both arms have."""
-
-    differences: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean difference; nan without seeds."""
-        return fmean(self.differences) if self.differences else math.nan
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean; nan for less than two seeds."""
-        n = len(self.differences)
-        return stdev(self.differences) / math.sqrt(n) if n > 1 else math.nan
-
-    @property
-    def p_value(self) -> float:
-        """Of a paired two-sided t-test; 1 if nothing differs, nan for less than two seeds."""
-        if len(self.differences) > 1 and not any(self.differences):
-            return 1.0
-        t = self.mean / self.standard_error if self.standard_error else math.copysign(math.inf, self.mean)
-        return float(2 * stats.t.sf(abs(t), len(self.differences) - 1)) if len(self.differences) > 1 else math.nan
-
-
-# By data and arm, by seed the row.
-Rows = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
-
-
-def compare(rows: Rows, data: str, arm: str, base: str, name: str) -> Comparison:
-    """Subtract an arm's figure `name` from another's, seed by seed."""
-    ours, theirs = rows.get((data, arm), {}), rows.get((data, base), {})
-    return Comparison(tuple(ours[seed][name] - theirs[seed][name] for seed in sorted(ours.keys() & theirs.keys())))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -328,76 +293,6 @@ def show_claims(console: Console, found: Sequence[Claim]) -> None:
     print_table(console, table, title="Claims", caption=caption)
 
 
-def read_runs(path: Path | None) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Read the rows of earlier runs; none if there is no file.
-
-    Raises
-    ------
-    click.ClickException
-        Naming file and line that is no row.
-    """
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    if path is None or not path.exists():
-        return rows
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            rows[_key(row["data"], row["arm"], row["seed"], row["settings"])] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise click.ClickException(
-                f"{path}, line {number}: expected a row of this benchmark, got {line[:60]!r} ({error}); "
-                "name another file"
-            ) from error
-    return rows
-
-
-def run(jobs: Sequence[Job], path: Path | None, workers: int) -> Iterable[dict[str, Any]]:
-    """Return the rows of all jobs; those that `path` lacks are run in other processes and written to it one by one."""
-    done = read_runs(path)
-    missing = [job for job in jobs if job.key not in done]
-    place = environment()
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool, Progress(transient=True) as progress:
-        bar = progress.add_task("runs", total=len(missing))
-        futures = {pool.submit(train, job): job for job in missing}
-        try:
-            for future in as_completed(futures):
-                done[futures[future].key] = {**future.result(), **place, "threads": 1}
-                progress.advance(bar)
-                if path is not None:
-                    write_rows(path, done.values())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [done[job.key] for job in jobs]
-
-
-def _chosen(text: str | None, known: Iterable[str], what: str) -> list[str]:
-    names = list(known) if text is None else [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise click.BadParameter(unknown_name(what, name, known), param_hint=f"--{what}")
-    return names
-
-
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    try:
-        seeds = range(int(first), int(last or first) + 1)
-    except ValueError:
-        seeds = range(0)
-    if not seeds:
-        raise click.BadParameter(f"expected FIRST-LAST, for example 5-14, got {text!r}", param_hint="--seeds")
-    return seeds
-
-
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    try:
-        return dict(map(parse_setting, pairs))
-    except HgmmError as error:
-        raise click.BadParameter(str(error), param_hint="--set") from error
-
-
 @click.command(help=__doc__)
 @click.option("--seeds", default="5-14", show_default=True, help="FIRST-LAST.")
 @click.option("--data", "data_names", help=f"Comma-separated, of {', '.join(DATA)}; default: all whose files are here.")
@@ -421,8 +316,8 @@ def main(
 ) -> None:
     check_folder(json_path)
     console = make_console()
-    arms, options = _chosen(arm_names, ARMS, "arms"), _options(pairs)
-    names = _chosen(data_names, DATA, "data")
+    arms, options = chosen_names(arm_names, ARMS, "arms"), chosen_options(pairs)
+    names = chosen_names(data_names, DATA, "data")
     arms += [BASE] if BASE not in arms else []
     try:
         for name in list(names):
@@ -433,9 +328,9 @@ def main(
                     raise
                 console.print(f"skipped: {name}, {error}")
                 names.remove(name)
-        jobs = [Job(*each, options, data_root) for each in product(names, arms, _seeds(seeds))]
+        jobs = [Job(*each, options, data_root) for each in product(names, arms, chosen_seeds(seeds))]
         rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-        for row in run(jobs, json_path, workers):
+        for row in run_missing(train, jobs, json_path, workers):
             rows.setdefault((row["data"], row["arm"]), {})[row["seed"]] = row
     except HgmmError as error:
         raise click.ClickException(str(error)) from error
