@@ -45,7 +45,7 @@ class Job(Protocol):
 
 def run_key(data: str, arm: str, seed: int, settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what tells runs apart."""
-    return (data, arm, seed, json.dumps(settings, sortrun_keys=True))
+    return (data, arm, seed, json.dumps(settings, sort_keys=True))
 
 
 @dataclass(frozen=True)
