@@ -325,11 +325,6 @@ class MMKGE(nn.Module):
         scores = self(triples, nothing, nothing)
         return self.pairs.total(scores.positive, scores.positive_present)
 
-    @property
-    def complex_vectors(self) -> bool:
-        """Whether `loss_vectors` are complex numbers, all real parts before all imaginary parts."""
-        return self.interaction.complex_vectors
-
     def loss_vectors(self, triples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the learned vectors of heads, relations and tails ``(n, D)`` each, for `vector_regularizer`."""
         head, relation, tail = triples.unbind(1)
@@ -338,10 +333,7 @@ class MMKGE(nn.Module):
     def candidates(self, *, differentiable: bool = False) -> CandidateTable:
         """Return all entities as candidates, projected once, for `hgmm.kg.RankingEvaluator`; a snapshot.
 
-        Parameters
-        ----------
-        differentiable : bool, optional
-            Let gradients of the scores reach the model, for losses over all entities.
+        With `differentiable` gradients of the scores reach the model, for losses over all entities.
 
         Raises
         ------

@@ -62,7 +62,7 @@ class LinkPredictionTask:
     """Complete triples: score the true ones above corrupted ones.
 
     Any model does that is called as `hgmm.models.MMKGE` is and has its ``pairs``, ``modality_names``, ``present``,
-    ``candidates``, ``loss_vectors`` and ``complex_vectors``.
+    ``interaction``, ``candidates`` and ``loss_vectors``.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class LinkPredictionTask:
         if config.regularizer_weight:
             power = {"l2": 2, "n3": 3}[config.regularizer]
             penalty = vector_regularizer(
-                *model.loss_vectors(batch.positives), power=power, complex_numbers=model.complex_vectors
+                *model.loss_vectors(batch.positives), power=power, complex_numbers=model.interaction.complex_vectors
             )
             terms["regularizer"] = float(penalty.detach())
             loss = loss + config.regularizer_weight * penalty

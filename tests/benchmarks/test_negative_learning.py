@@ -156,7 +156,7 @@ def test_wrong_options_are_named(arguments: tuple[str, ...], message: str) -> No
 
 
 def test_data_without_files_are_skipped_unless_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negative_learning, "run", lambda jobs, path, workers: [])
+    monkeypatch.setattr(negative_learning, "run_missing", lambda train, jobs, path, workers: [])
     result = call("--data-root", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert "skipped: imdb" in result.output

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -387,3 +388,35 @@ def test_a_run_from_before_there_was_negative_learning_can_be_resumed(hgmm: Invo
         path.write_text(json.dumps(data) if name == "record.json" else yaml.safe_dump(data))
     assert hgmm("train", "--run-dir", trained, "--resume").exit_code == 0
     assert hgmm("evaluate", trained).exit_code == 0
+
+
+def test_the_sampler_of_negatives_is_an_option(hgmm: Invoke, tmp_path: Path) -> None:
+    write_knowledge_folder(tmp_path / "kg")
+    words = ("train", "--dataset", "./kg", "--model", "mm-transe", "--epochs", "2", "--set", "model.dim=4")
+    result = hgmm(*words, "--sampler", "mans-h", "--run-dir", "run")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["config"]["link"]["sampler"] == "mans-h"
+    assert 0.25 < record["epochs"][0]["figures"]["negatives"]["modal"] < 0.35
+    wrong = hgmm(*words, "--sampler", "mans", "--run-dir", "other")
+    assert wrong.exit_code == 2
+    assert "--sampler: unknown sampler 'mans'" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_errors_of_link_settings_name_the_option(hgmm: Invoke, tmp_path: Path) -> None:
+    write_knowledge_folder(tmp_path / "kg")
+    words = ("train", "--dataset", "./kg", "--model", "mm-transe", "--set", "link.margin=-1")
+    result = hgmm(*words)
+    assert result.exit_code == 2
+    assert "--set link.margin: must be at least 0" in result.stderr
+
+
+def write_knowledge_folder(folder: Path) -> None:
+    """Write triples of a circle as names, with a picture of each entity."""
+    folder.mkdir()
+    rows = [f"e{i:02d}\tnext\te{(i + 1) % 20:02d}\n" for i in range(20)]
+    for name, part in (("train", rows[:16]), ("valid", rows[16:18]), ("test", rows[18:])):
+        (folder / f"{name}.tsv").write_text("".join(part))
+    (folder / "entities.txt").write_text("".join(f"e{i:02d}\n" for i in range(20)))
+    np.save(folder / "image.npy", np.random.default_rng(0).normal(size=(20, 3)).astype("float32"))
