@@ -17,7 +17,7 @@ from hgmm.kernels._checks import check_axes
 from hgmm.kg.candidate_table import CandidateTable
 from hgmm.kg.interactions import get_interaction
 from hgmm.kg.pair_scores import ModalityPairs, PairScores
-from hgmm.models._projection import project_rows
+from hgmm.models._entity_vectors import Projected, entity_vectors
 from hgmm.registry import MODELS
 
 __all__ = ["MMKGE", "MMComplEx", "MMDistMult", "MMRotatE", "MMTransE"]
@@ -240,17 +240,7 @@ class MMKGE(nn.Module):
         ConfigError
             Features were not set.
         """
-        vectors = [self.structure if entities is None else self.structure[entities]]
-        for m, layer in enumerate(self.projections, start=1):
-            table = getattr(self, f"_features_{m}")
-            if table is None:
-                raise ConfigError(
-                    f"MMKGE: features of {self.modality_names[m]!r} are needed, got none; call prepare(graph) or "
-                    "set_features"
-                )
-            vectors.append(project_rows(table, entities, *layer.parameters()))
-        x = torch.stack(vectors, 1)
-        return F.normalize(x, dim=-1) if self.normalize else x
+        return self._vectors(entities, torch.zeros(0, dtype=torch.int64, device=self.structure.device))[0]
 
     def relation_vectors(self, relations: Tensor) -> Tensor:
         """Return the vectors of relations ``(*)``, as the interaction takes them: ``(*, D_relation)``."""
@@ -283,23 +273,28 @@ class MMKGE(nn.Module):
 
         Notes
         -----
-        Each distinct entity is projected once, however often it was drawn; nothing of size B x K x D is made.
+        Each distinct entity is projected once, however often it was drawn; or all are where there are at least as many
+        draws as entities, for finding the few that were not drawn takes longer. Nothing of size B x K x D is made.
         """
         check_axes("MMKGE", "positives", positives, ("B", 3), hint="rows are (head, relation, tail)")
         check_axes("MMKGE", "entity", entity, (len(positives), "K"), hint="K corruptions of each triple")
         check_axes("MMKGE", "side", side, tuple(entity.shape), hint="one side a corruption")
         head, relation, tail = positives.unbind(1)
-        ids, rows = torch.unique(torch.cat([head, tail, entity.flatten()]), return_inverse=True)
-        h, t, drawn = rows.split([len(head), len(tail), entity.numel()])
-        table, index = self.project(ids), self.pairs.index(ids.device)
+        drawn = torch.cat([tail.unsqueeze(1), entity], 1)
+        ids, kept = None, torch.cat([tail, head])
+        if kept.numel() + entity.numel() < self.num_entities:
+            ids, rows = torch.unique(torch.cat([head, drawn.flatten()]), return_inverse=True)
+            h, rows = rows.split([len(head), drawn.numel()])
+            drawn = rows.view_as(drawn)
+            kept = torch.cat([drawn[:, 0], h])
+        table, of_kept = self._vectors(ids, kept)
+        t, h = of_kept.chunk(2)
         r = self.relation_vectors(relation).unsqueeze(1)
-        to_head = self.interaction.head_query(r, table[t])
-        to_tail = self.interaction.tail_query(table[h], r)
-        queries = torch.stack([to_head, to_tail], 1)
-        side = side.to(torch.int8)
-        negative = self.interaction.score_gathered(queries, table, drawn.view_as(entity), side, index)
-        at_tail = torch.ones_like(t, dtype=torch.int8).unsqueeze(1)
-        positive = self.interaction.score_gathered(queries, table, t.unsqueeze(1), at_tail, index).squeeze(1)
+        queries = torch.stack([self.interaction.head_query(r, t), self.interaction.tail_query(h, r)], 1)
+        # The true tail comes first, so that one pass over the table scores both kinds.
+        sides = torch.cat([torch.ones_like(tail, dtype=torch.int8).unsqueeze(1), side.to(torch.int8)], 1)
+        scores = self.interaction.score_gathered(queries, table, drawn, sides, self.pairs.index(table.device))
+        positive, negative = scores[:, 0], scores[:, 1:]
         if self._complete:
             return PairScores(positive, negative)
         of_head, of_tail = self.present[head].unsqueeze(1), self.present[tail].unsqueeze(1)
@@ -310,6 +305,19 @@ class MMKGE(nn.Module):
             self.pairs.present(of_head, of_tail).squeeze(1),
             self.pairs.present(torch.where(is_tail, of_head, other), torch.where(is_tail, other, of_tail)),
         )
+
+    def _vectors(self, entities: Tensor | None, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `project` of entities, each at most once, and some of its rows again."""
+        projected = []
+        for m, layer in enumerate(self.projections, start=1):
+            features = getattr(self, f"_features_{m}")
+            if features is None:
+                raise ConfigError(
+                    f"MMKGE: features of {self.modality_names[m]!r} are needed, got none; call prepare(graph) or "
+                    "set_features"
+                )
+            projected.append(Projected(features, *layer.parameters()))
+        return entity_vectors(self.structure, projected, entities, taken, normalize=self.normalize)
 
     def score(self, triples: Tensor) -> Tensor:
         """Score triples ``(n, 3)``: ``(n,)``, higher is more plausible.

@@ -175,12 +175,28 @@ def test_features_are_neither_trained_nor_saved() -> None:
 
 def test_each_entity_is_projected_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, asked = make(), []
-    project = model.project
-    monkeypatch.setattr(model, "project", lambda ids=None: asked.append(ids.tolist()) or project(ids))
-    model(TRIPLES, ENTITY, SIDE)
-    assert asked == [list(range(E))]
+    vectors = model._vectors
+    monkeypatch.setattr(model, "_vectors", lambda ids, taken: asked.append(ids) or vectors(ids, taken))
     model(TRIPLES[:1], ENTITY[:1], SIDE[:1])
-    assert asked[1] == [0, 1, 3]
+    assert asked[0].tolist() == [0, 1, 3]
+    # With as many draws as entities, all are projected.
+    model(TRIPLES, ENTITY, SIDE)
+    assert asked[1] is None
+
+
+@pytest.mark.parametrize("name", INTERACTIONS)
+def test_few_draws_score_as_many_do(name: str) -> None:
+    model = make(interaction=name)
+    many, few = model(TRIPLES, ENTITY, SIDE), model(TRIPLES[:1], ENTITY[:1], SIDE[:1])
+    for x, y in zip(many, few, strict=True):
+        close(x[:1].double(), y.double(), torch.float64)
+    parameters = list(model.parameters())
+    for x, y in zip(
+        torch.autograd.grad(many.negative[:1].sum() + many.positive[0, 0], parameters),
+        torch.autograd.grad(few.negative.sum() + few.positive[0, 0], parameters),
+        strict=True,
+    ):
+        close(x, y, torch.float64)
 
 
 def test_absent_features_may_be_nan_and_take_no_gradient() -> None:
