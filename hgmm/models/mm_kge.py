@@ -18,6 +18,7 @@ from hgmm.kg.candidate_table import CandidateTable
 from hgmm.kg.interactions import get_interaction
 from hgmm.kg.pair_scores import ModalityPairs, PairScores
 from hgmm.models._entity_vectors import Projected, entity_vectors
+from hgmm.models._knowledge_schema import check_schema, read_pairs
 from hgmm.registry import MODELS
 
 __all__ = ["MMKGE", "MMComplEx", "MMDistMult", "MMRotatE", "MMTransE"]
@@ -126,12 +127,12 @@ class MMKGE(nn.Module):
         super().__init__()
         self.schema = schema
         self.num_entities = num_entities
-        self._ntype, widths = _check_schema(schema, num_entities)
+        self._ntype, widths = check_schema(schema, num_entities)
         self._widths = widths
         name = self.own_interaction if interaction is None else interaction
         self.interaction = get_interaction(name)
         self.normalize = self.interaction.normalized if normalize is None else normalize
-        self.modality_names, named = _read_pairs([STRUCTURE, *widths], pairs)
+        self.modality_names, named = read_pairs([STRUCTURE, *widths], pairs)
         weights = None if pair_weights is None else list(pair_weights)
         self.pairs = ModalityPairs(named, weights)
         self.structure = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_entities, dim)))
@@ -378,32 +379,3 @@ class MMRotatE(MMKGE):
     """`MMKGE` with relations as rotations."""
 
     own_interaction = "rotate"
-
-
-def _check_schema(schema: GraphSchema, num_entities: int) -> tuple[str, dict[str, int]]:
-    """Return the node type and the widths of its modalities, without features of the structure."""
-    if len(schema.ntypes) != 1 or not schema.relations:
-        raise SchemaError(
-            f"MMKGE, schema: a knowledge graph has one node type and named relations, got {list(schema.ntypes)} and "
-            f"{len(schema.relations)} relations; name them in the schema"
-        )
-    if num_entities < 1:
-        raise ConfigError(f"MMKGE, num_entities: must be at least 1, got {num_entities}")
-    widths = schema.widths(schema.ntypes[0])
-    return schema.ntypes[0], {name: width for name, width in widths.items() if name != STRUCTURE}
-
-
-def _read_pairs(
-    names: Sequence[str], pairs: Sequence[Sequence[str]] | None
-) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    """Return the modalities that are used, structure first, and the pairs as their indices."""
-    chosen = [(a, b) for a in names for b in names] if pairs is None else [tuple(pair) for pair in pairs]
-    for pair in chosen:
-        if len(pair) != 2:
-            raise ConfigError(f"MMKGE, pairs: expected (modality of the head, modality of the tail), got {pair}")
-        for name in pair:
-            if name not in names:
-                raise ConfigError(f"MMKGE, pairs: {unknown_name('modality', name, names)}")
-    used = {STRUCTURE}.union(*chosen)
-    kept = tuple(name for name in names if name in used)
-    return kept, [(kept.index(a), kept.index(b)) for a, b in chosen]
