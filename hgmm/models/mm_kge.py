@@ -73,6 +73,9 @@ class MMKGE(nn.Module):
         The pairs.
     present : Tensor
         ``(E, M)`` bool: who has what. A buffer that is not saved.
+    row_gradients : bool
+        Give `structure` a sparse gradient, with the rows of the entities of the batch; False unless set. For graphs
+        with far more entities than a step draws (``train.optimizer=adamw-rows``).
     tasks, settings
         What the model can be trained for, and how it is unless told otherwise, by configuration key.
 
@@ -111,6 +114,7 @@ class MMKGE(nn.Module):
     tasks = ("link-prediction",)
     settings: Mapping[str, Any] = MappingProxyType(_SETTINGS)
     own_interaction = "transe"
+    row_gradients = False
     present: Tensor
 
     def __init__(
@@ -274,8 +278,9 @@ class MMKGE(nn.Module):
 
         Notes
         -----
-        Each distinct entity is projected once, however often it was drawn; or all are where there are at least as many
-        draws as entities, for finding the few that were not drawn takes longer. Nothing of size B x K x D is made.
+        Each distinct entity is projected once, however often it was drawn. With as many draws as entities all are,
+        unless `row_gradients` is on: finding the few that were not drawn takes longer. Nothing of size B x K x D
+        is made.
         """
         check_axes("MMKGE", "positives", positives, ("B", 3), hint="rows are (head, relation, tail)")
         check_axes("MMKGE", "entity", entity, (len(positives), "K"), hint="K corruptions of each triple")
@@ -283,7 +288,7 @@ class MMKGE(nn.Module):
         head, relation, tail = positives.unbind(1)
         drawn = torch.cat([tail.unsqueeze(1), entity], 1)
         ids, kept = None, torch.cat([tail, head])
-        if kept.numel() + entity.numel() < self.num_entities:
+        if self.row_gradients or kept.numel() + entity.numel() < self.num_entities:
             ids, rows = torch.unique(torch.cat([head, drawn.flatten()]), return_inverse=True)
             h, rows = rows.split([len(head), drawn.numel()])
             drawn = rows.view_as(drawn)
@@ -318,7 +323,9 @@ class MMKGE(nn.Module):
                     "set_features"
                 )
             projected.append(Projected(features, *layer.parameters()))
-        return entity_vectors(self.structure, projected, entities, taken, normalize=self.normalize)
+        return entity_vectors(
+            self.structure, projected, entities, taken, normalize=self.normalize, row_gradient=self.row_gradients
+        )
 
     def score(self, triples: Tensor) -> Tensor:
         """Score triples ``(n, 3)``: ``(n,)``, higher is more plausible.
@@ -337,7 +344,8 @@ class MMKGE(nn.Module):
     def loss_vectors(self, triples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the learned vectors of heads, relations and tails ``(n, D)`` each, for `vector_regularizer`."""
         head, relation, tail = triples.unbind(1)
-        return self.structure[head], self.relation[relation], self.structure[tail]
+        ends = [F.embedding(end, self.structure, sparse=self.row_gradients) for end in (head, tail)]
+        return ends[0], self.relation[relation], ends[1]
 
     def candidates(self, *, differentiable: bool = False) -> CandidateTable:
         """Return all entities as candidates, projected once, for `hgmm.kg.RankingEvaluator`; a snapshot.

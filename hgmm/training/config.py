@@ -21,6 +21,7 @@ __all__ = [
     "LINK_MONITORS",
     "MONITORS",
     "NODE_MONITORS",
+    "OPTIMIZERS",
     "ModelConfig",
     "RunConfig",
     "TrainConfig",
@@ -31,6 +32,9 @@ __all__ = [
 
 NODE_MONITORS = {"micro_f1": "max", "macro_f1": "max", "accuracy": "max", "loss": "min"}
 """Validation figures of a node classifier that a run can be steered by, and in which direction they improve."""
+
+OPTIMIZERS = ("adamw", "adamw-fused", "adamw-rows")
+"""How a step is taken."""
 
 LINK_MONITORS = {"mrr": "max", "mean_rank": "min", "hits_at_1": "max", "hits_at_3": "max", "hits_at_10": "max"}
 """Those of a model of triples."""
@@ -91,6 +95,9 @@ class TrainConfig:
         Peak learning rate of AdamW, above 0.
     weight_decay : float, optional
         Decoupled weight decay, at least 0.
+    optimizer : str, optional
+        ``adamw``; ``adamw-fused``, the same in one pass over each parameter, equal up to rounding; or ``adamw-rows``
+        for models with tables of rows: only those of the batch are touched (`hgmm.training.optimizers.RowAdamW`).
     scheduler : str, optional
         ``none``, ``one-cycle`` or ``cosine``; see `hgmm.training.schedule`.
     scheduler_steps : int, optional
@@ -140,6 +147,7 @@ class TrainConfig:
     epochs: int = 100
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
+    optimizer: str = "adamw"
     scheduler: str = "one-cycle"
     scheduler_steps: int = 0
     scheduler_warmup: float = 0.1
@@ -174,6 +182,13 @@ class TrainConfig:
         self._check_choices()
 
     def _check_choices(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"train.optimizer: {unknown_name('optimizer', self.optimizer, OPTIMIZERS)}")
+        if self.optimizer == "adamw-rows" and self.gradient_clip:
+            raise ConfigError(
+                f"train.gradient_clip: adamw-rows has none, for its gradients are sparse, got {self.gradient_clip!r}; "
+                "set it to 0"
+            )
         if self.scheduler not in SCHEDULERS:
             raise ConfigError(f"train.scheduler: {unknown_name('scheduler', self.scheduler, SCHEDULERS)}")
         for name in ("monitor", "patience_monitor"):

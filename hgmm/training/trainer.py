@@ -33,6 +33,7 @@ from hgmm.training.config import TrainConfig
 from hgmm.training.devices import peak_memory_mib, reset_peak_memory, usable_device
 from hgmm.training.hooks import ask_task, restore_task, task_state, training_loss
 from hgmm.training.loaders import Loader, place_graph, prepare_graph
+from hgmm.training.optimizers import make_optimizer
 from hgmm.training.plan import Plan, make_plan
 from hgmm.training.progress import Callback, EpochRecord, FitResult, LoopState
 from hgmm.training.schedule import Schedule
@@ -73,8 +74,9 @@ class Trainer:
 
     Notes
     -----
-    AdamW over the parameters that need gradients. `fit` seeds the global generators, so that equal seeds and thread
-    numbers give equal results on one machine; on the CPU a resumed run equals an uninterrupted one bit for bit.
+    AdamW over the parameters that need gradients, in the form that ``config.optimizer`` names. `fit` seeds the global
+    generators, so that equal seeds and thread numbers give equal results on one machine; on the CPU a resumed run
+    equals an uninterrupted one bit for bit.
 
     Examples
     --------
@@ -147,7 +149,7 @@ class Trainer:
             graph = graph if self.config.batch_size else place_graph(graph, self.device)
             seed_everything(self.config.seed)
             self._progress, self._best, self._stop, self._saved_at = LoopState(), {}, False, time.monotonic()
-            optimizer = self._optimizer()
+            optimizer = make_optimizer(self.model, self.config)
             plan = make_plan(self.task, self.model, graph, self.config, self.device)
             ask_task(self.task, "on_fit_start", graph, self.device)
             if resume:
@@ -167,10 +169,6 @@ class Trainer:
             raise ConfigError(
                 f"Trainer.fit resume: {self.run_dir} has a checkpoint, got False; resume it or choose another run_dir"
             )
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
     def _run_epochs(self, plan: Plan, optimizer: torch.optim.Optimizer) -> None:
         progress, config = self._progress, self.config

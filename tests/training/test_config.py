@@ -116,6 +116,8 @@ def test_wrong_settings(settings: dict[str, Any], match: str) -> None:
         ("learning_rate", "1e-3x", r"train.learning_rate: must be a number, got '1e-3x'"),
         ("weight_decay", -1.0, r"train.weight_decay: must be at least 0, got -1.0"),
         ("weight_decay", float("nan"), r"train.weight_decay: must be at least 0, got nan"),
+        ("optimizer", "sgd", r"train.optimizer: unknown optimizer 'sgd'; known: adamw, adamw-fused, adamw-rows"),
+        ("optimizer", "adamw-rows", r"train.gradient_clip: adamw-rows has none, .* got 1.0; set it to 0"),
         ("scheduler", "onecycle", r"train.scheduler: unknown scheduler 'onecycle'; known: cosine, none, one-cycle"),
         ("scheduler", 1, r"train.scheduler: must be a string, got 1"),
         ("scheduler_warmup", 1.0, r"train.scheduler_warmup: must be below 1, got 1.0"),

@@ -13,6 +13,7 @@ from hgmm.kg import RankingEvaluator
 from hgmm.losses import ranking_loss, vector_regularizer
 from hgmm.models import MMTransE
 from hgmm.training import LinkConfig, LinkPredictionTask, TrainConfig, Trainer
+from hgmm.training.config import OPTIMIZERS
 from hgmm.training.link_task import LinkPlan, make_evaluator, ranking_figures
 from tests.training.knowledge import make_knowledge_graph
 from tests.training.tiny import make_graph
@@ -114,8 +115,9 @@ def test_figures_are_filtered_by_all_splits() -> None:
     assert found == evaluator.evaluate(model.candidates(), triples.val).metrics()
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stop_at", [3, 9])
-def test_a_resumed_run_equals_an_uninterrupted_one(stop_at: int, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(stop_at: int, optimizer: str, tmp_path: Path) -> None:
     class Stop:
         steps = 0
 
@@ -132,14 +134,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(stop_at: int, tmp_path: Path)
         def on_fit_end(self, result: Any) -> None: ...
 
     graph = make_knowledge_graph(holes=True)
+    config = dataclasses.replace(TRAIN, optimizer=optimizer, gradient_clip=0.0)
     whole = make_model(graph)
-    expected = Trainer(whole, LinkPredictionTask(LINK), TRAIN).fit(graph)
-    first = Trainer(make_model(graph), LinkPredictionTask(LINK), TRAIN, run_dir=tmp_path, callbacks=[Stop()])
+    expected = Trainer(whole, LinkPredictionTask(LINK), config).fit(graph)
+    first = Trainer(make_model(graph), LinkPredictionTask(LINK), config, run_dir=tmp_path, callbacks=[Stop()])
     assert first.fit(graph).status == "interrupted"
     model = make_model(graph)
-    result = Trainer(model, LinkPredictionTask(LINK), TRAIN, run_dir=tmp_path).fit(graph, resume=True)
+    result = Trainer(model, LinkPredictionTask(LINK), config, run_dir=tmp_path).fit(graph, resume=True)
     assert [(e.loss, e.val) for e in result.epochs] == [(e.loss, e.val) for e in expected.epochs]
     assert all(x.equal(y) for x, y in zip(model.state_dict().values(), whole.state_dict().values(), strict=True))
+    assert model.row_gradients == (optimizer == "adamw-rows")
 
 
 def test_a_graph_needs_training_triples() -> None:
