@@ -30,3 +30,18 @@ def test_negative_learning_in_your_model(capsys: pytest.CaptureFixture[str]) -> 
     assert 0 < found["gate"] <= 1
     assert found["inferior"] > 0.5
     assert float(score.split()[-1]) > 0.6
+
+
+@pytest.mark.filterwarnings("ignore:Dataloader CPU affinity opt is not enabled")
+def test_link_prediction_with_dgl(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "link_prediction_with_dgl.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch")]
+    losses = [float(line.split()[-1]) for line in epochs]
+    assert [line.split()[1] for line in epochs] == ["5,", "10,", "15,", "20,"]
+    assert losses[-1] < losses[0]
+    popularity, model = (
+        dict(word.split() for word in line.split(": ")[1].split(", ")) for line in lines if line not in epochs
+    )
+    assert float(model["AUC"]) > float(popularity["AUC"]) + 0.15
+    assert float(model["MRR"]) > float(popularity["MRR"])
