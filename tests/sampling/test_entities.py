@@ -59,7 +59,7 @@ def test_every_entity_that_makes_a_false_triple_is_equally_likely(num_known: int
     assert p_value(counts[allowed], 20000 / int(allowed.sum())) > 1e-3
 
 
-def test_negatives_of_a_positive_have_both_parities_and_do_not_follow_from_each_other() -> None:
+def test_negatives_of_a_positive_have_both_parities_and_are_independent() -> None:
     sampler = UniformNegativeSampler(256, 1, 64)
     entity = sampler.sample(torch.tensor([[0, 0, 1]]).repeat(300, 1), seed=2).entity
     odd = (entity % 2).sum(1)
