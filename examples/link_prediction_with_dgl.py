@@ -23,9 +23,7 @@ class Encoder(nn.Module):
 
     def __init__(self, graph, hidden_size=64):
         super().__init__()
-        self.modalities = {
-            t: [m for m in ("text", "image", "numeric") if m in graph.nodes[t].data] for t in graph.ntypes
-        }
+        self.modalities = {t: [m for m in MODALITIES if m in graph.nodes[t].data] for t in graph.ntypes}
         widths = {(t, m): graph.nodes[t].data[m].shape[1] for t, own in self.modalities.items() for m in own}
         self.inputs = nn.ModuleDict({f"{t} {m}": nn.Linear(width, hidden_size) for (t, m), width in widths.items()})
         self.layers = nn.ModuleList(

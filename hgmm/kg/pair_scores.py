@@ -96,13 +96,16 @@ class ModalityPairs:
         Tensor
             ``(*)``.
         """
+        return self.mean(scores, present) * sum(self.weights)
+
+    def mean(self, scores: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return `total` divided by the sum of the weights, for losses whose margin is that of a pair."""
         weights = scores.new_tensor(self.weights)
         if present is None:
-            return scores @ weights
+            return scores @ (weights / weights.sum())
         counted = weights * present
         # A weight of 0 does not keep NaN out.
-        mean = (scores.masked_fill(~present, 0) * counted).sum(-1) / counted.sum(-1)
-        return mean * weights.sum()
+        return (scores.masked_fill(~present, 0) * counted).sum(-1) / counted.sum(-1)
 
     def compose(self, scores: PairScores, side: Tensor, modality: Tensor) -> tuple[Tensor, Tensor | None]:
         """Score corruptions of some modalities of one end.

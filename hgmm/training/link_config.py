@@ -58,7 +58,7 @@ class LinkConfig:
         (`hgmm.losses.one_vs_all_loss`), which draws no negatives: each end competes with all entities, but for those
         of the triples of `filter`.
     margin : float, optional
-        Of ``margin``, ``sigmoid`` and ``self-adversarial``, at least 0.
+        Of ``margin``, ``sigmoid`` and ``self-adversarial``, at least 0; on the mean score of the model's pairs.
     adversarial_temperature : float, optional
         Of ``self-adversarial``, at least 0.
     regularizer : str, optional

@@ -76,6 +76,9 @@ class LinkPredictionTask:
 
     Notes
     -----
+    Losses are told the mean score of the pairs, so that margin and temperature mean the same for any number of them: a
+    margin of 12 on the sum over four pairs, as in the released code of MANS, is 3 here.
+
     Negatives are drawn for a seed, a step and a place in the batch, so a resumed run draws what it would have drawn.
     Corruptions of single modalities are put together from the scores of the triple and of the corrupted triple
     (`hgmm.kg.ModalityPairs.compose`), so no strategy runs the model again. How many there were of which modality stands
@@ -173,8 +176,8 @@ class LinkPredictionTask:
     def _ranking(self, model: Any, output: PairScores, batch: TripleBatch) -> Tensor:
         config, pairs = self.config, model.pairs
         return ranking_loss(
-            pairs.total(output.positive, output.positive_present),
-            pairs.total(*self._negative_scores(pairs, output, batch.negatives)),
+            pairs.mean(output.positive, output.positive_present),
+            pairs.mean(*self._negative_scores(pairs, output, batch.negatives)),
             form="sigmoid" if config.loss == "self-adversarial" else config.loss,
             margin=None if config.loss == "softplus" else config.margin,
             temperature=config.adversarial_temperature if config.loss == "self-adversarial" else None,
@@ -193,15 +196,16 @@ class LinkPredictionTask:
     def _one_vs_all(self, model: Any, batch: TripleBatch) -> Tensor:
         """Return the mean over both ends."""
         head, relation, tail = batch.positives.unbind(1)
-        table, answers = model.candidates(differentiable=True), self._answers
-        of_tails, of_heads = (
-            one_vs_all_loss(scores, end, excluded=None if answers is None else answers.mask(batch.positives, side))
-            for scores, end, side in (
-                (table.score_tails(head, relation), tail, TAIL),
-                (table.score_heads(relation, tail), head, HEAD),
-            )
-        )
-        return (of_tails + of_heads) / 2
+        table, of_pairs = model.candidates(differentiable=True), sum(model.pairs.weights)
+        asked = ((TAIL, tail, table.score_tails(head, relation)), (HEAD, head, table.score_heads(relation, tail)))
+        losses = [
+            one_vs_all_loss(scores / of_pairs, end, excluded=self._excluded(batch.positives, side))
+            for side, end, scores in asked
+        ]
+        return torch.stack(losses).mean()
+
+    def _excluded(self, positives: Tensor, side: int) -> Tensor | None:
+        return None if self._answers is None else self._answers.mask(positives, side)
 
 
 def make_evaluator(triples: TripleSet) -> RankingEvaluator:

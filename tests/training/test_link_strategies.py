@@ -53,7 +53,7 @@ def modal_scores(model: MMKGE, positives: Tensor, negatives: NegativeBatch) -> T
                 for a, t in model.pairs.pairs
                 if model.present[ids[0][a], a] and model.present[ids[1][t], t]
             ]
-            out[b, k] = sum(found) / len(found) * len(model.pairs)
+            out[b, k] = sum(found) / len(found)
     return out
 
 
@@ -73,7 +73,10 @@ def test_the_loss_of_a_strategy_is_that_of_its_modal_triples(
     assert len(chosen) == (sampler == "mans-a")
     negatives = chosen[0] if chosen else negatives
     expected = ranking_loss(
-        model.score(batch.positives), modal_scores(model, batch.positives, negatives), form="margin", margin=1.0
+        model.score(batch.positives) / len(model.pairs),
+        modal_scores(model, batch.positives, negatives),
+        form="margin",
+        margin=1.0,
     )
     torch.testing.assert_close(found, expected)
     if sampler != "mans-a":
@@ -185,7 +188,7 @@ def test_one_vs_all_is_the_cross_entropy_of_both_ends(cls: type[MMKGE], holes: b
         for place in (0, 2):
             rivals = [[*row[:place], e, *row[place + 1 :]] for e in range(20)]
             kept = [rival for rival in rivals if rival == row or tuple(rival) not in known]
-            scores = model.score(torch.tensor(kept)).double()
+            scores = model.score(torch.tensor(kept)).double() / len(model.pairs)
             terms.append(scores.logsumexp(0) - scores[kept.index(row)])
     torch.testing.assert_close(found.double(), torch.stack(terms).mean(), rtol=1e-5, atol=1e-5)
     found.backward()

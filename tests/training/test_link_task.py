@@ -65,7 +65,7 @@ def test_the_filter_keeps_known_triples_out(choice: str, split: str) -> None:
 
 @pytest.mark.parametrize("proposal", ["bernoulli", "uniform"])
 @pytest.mark.parametrize("loss", ["margin", "softplus", "sigmoid", "self-adversarial"])
-def test_the_loss_is_that_of_the_total_scores(loss: str, proposal: str) -> None:
+def test_the_loss_is_that_of_the_mean_scores_of_the_four_pairs(loss: str, proposal: str) -> None:
     graph = make_knowledge_graph(holes=True)
     model = make_model(graph)
     model.prepare(graph)
@@ -77,8 +77,8 @@ def test_the_loss_is_that_of_the_total_scores(loss: str, proposal: str) -> None:
     negatives = batch.negatives.triples(positives)
     adversarial = loss == "self-adversarial"
     ranking = ranking_loss(
-        model.score(positives),
-        torch.stack([model.score(rows) for rows in negatives.unbind(1)], 1),
+        model.score(positives) / 4,
+        torch.stack([model.score(rows) / 4 for rows in negatives.unbind(1)], 1),
         form="sigmoid" if adversarial else loss,
         margin=None if loss == "softplus" else 1.0,
         temperature=1.0 if adversarial else None,
