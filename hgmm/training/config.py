@@ -318,7 +318,7 @@ class RunConfig:
             "model": {"name": self.model.name, **self.model.options},
             "train": _plain(dataclasses.asdict(self.train)),
             "negative": dataclasses.asdict(self.negative),
-            "link": dataclasses.asdict(self.link),
+            "link": _plain(dataclasses.asdict(self.link)),
         }
 
 
