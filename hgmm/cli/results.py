@@ -82,6 +82,8 @@ class Announcement:
     def on_fit_start(self, trainer: Trainer, graph: MultimodalGraph) -> None:
         """Show the note about the data, if there is one."""
         source = graph.source
+        if not self._said and graph.triples is not None:
+            self._console.print(f"graph: {_in_graph(graph)}", soft_wrap=True)
         if not self._said and (source.note or source.source == "synthetic"):
             title = "This is synthetic data" if source.source == "synthetic" else "About the data"
             print_note(self._console, source.note or "The graph was generated; it is not real data.", title=title)
@@ -95,6 +97,21 @@ class Announcement:
 
     def on_fit_end(self, result: FitResult) -> None:
         """Say nothing."""
+
+
+def _in_graph(graph: MultimodalGraph) -> str:
+    """Say what there is to train on, and who has which modality."""
+    from hgmm.graph.schema import STRUCTURE
+
+    assert graph.triples is not None
+    triples, ntype = graph.triples, graph.schema.ntypes[0]
+    has = zip(graph.schema.modality_names, graph.present(ntype).sum(0).tolist(), strict=True)
+    modalities = [f"{count:,} with {name}" for name, count in has if name != STRUCTURE] or ["no modality"]
+    sizes = [f"{len(rows):,} {split}" for split, rows in triples.splits.items()]
+    return (
+        f"{triples.num_entities:,} entities ({', '.join(modalities)}), {triples.num_relations:,} relations, "
+        f"{', '.join(sizes)} triples"
+    )
 
 
 def print_result(console: Console, record: RunRecord, run_dir: Path) -> None:
@@ -112,6 +129,8 @@ def print_result(console: Console, record: RunRecord, run_dir: Path) -> None:
     console.print(f"run folder: {run_dir}", soft_wrap=True)
     run = run_dir / record.runs[0]["path"] if record.runs else run_dir
     console.print(f"next: hgmm predict {run} -o predictions.csv", soft_wrap=True)
+    if record.task == "link-prediction":
+        console.print(f"      hgmm predict {run} --head NAME --relation NAME", soft_wrap=True)
     console.print(f"      hgmm embed {run} -o embeddings.npz", soft_wrap=True)
     console.print("      hgmm runs", soft_wrap=True)
 

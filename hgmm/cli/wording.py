@@ -24,6 +24,8 @@ _PLACES = (
     (r"(Trainer\.fit|TrainedRun\.\w+) graph", "data.dataset"),
     (r"Trainer\.fit(?=:)", "training"),
     (r"TrainedRun\.(\w+)(?=:)", r"hgmm \1"),
+    (r"questions(?=: unknown relation)", "--relation"),
+    (r"questions(?=: )", "--head or --tail"),
     (r"save_graph path", "--output"),
     (r"setting (?=')", "--set "),
 )

@@ -57,6 +57,8 @@ class EntityVectors(NamedTuple):
         By modality: where its vectors come from, in words.
     notes : list of str
         What a reader of a result should know.
+    by_position : list of str
+        Names of files whose row ``i`` was taken for entity ``i``, because nothing names the rows.
     """
 
     features: dict[str, Tensor]
@@ -64,6 +66,7 @@ class EntityVectors(NamedTuple):
     files: list[Path]
     sources: dict[str, str]
     notes: list[str]
+    by_position: list[str]
 
 
 def modality_of(file: Path) -> str | None:
@@ -116,7 +119,7 @@ def read_entity_vectors(folder: Path, entities: Sequence[str]) -> EntityVectors:
     DataError
         If a file is damaged, holds code, has a wrong number of rows, unknown names, or numbers that are not finite.
     """
-    result = EntityVectors({}, {}, [], {}, [])
+    result = EntityVectors({}, {}, [], {}, [], [])
     for modality, file in vector_files(folder).items():
         if file.suffix in HDF5:
             table, mask = _from_hdf5(folder, file, entities, result)
@@ -162,6 +165,7 @@ def _from_matrix(file: Path, entities: Sequence[str], result: EntityVectors) -> 
             f"{file}: must have one row for each of the {len(entities)} entities, got {len(values)}; "
             f"or name the entities of the rows in {names.name}"
         )
+    result.by_position.append(file.name)
     if not marks.is_file():
         return values, None
     result.files.append(marks)
@@ -214,12 +218,13 @@ def _scatter(file: Path, values: Tensor, names_file: Path, entities: Sequence[st
     problems = first_problems(
         "unknown entity",
         np.flatnonzero(rows < 0).tolist(),
-        lambda row: (f"{names_file.name} row {row + 1}", names[row]),
+        lambda row: (f"{names_file.name} row {row + 1}", f"{names[row]!r} is no entity of the triples"),
     )
     problems += name_problems(names_file.name, names)
     if len(names) != len(values):
         problems.append(Problem("wrong length", names_file.name, f"{len(names)} names, {file.name} {len(values)} rows"))
-    raise_problems(problems, where=f"vectors {file}")
+    hint = f"Name in each row of {names_file.name} the entity of that row of {file.name}, as the triples name it."
+    raise_problems(problems, where=f"vectors {file}", hint=hint)
     index = torch.from_numpy(rows.astype(np.int64))
     table = torch.zeros(len(entities), values.shape[1]).index_copy(0, index, values)
     return table, torch.zeros(len(entities), dtype=torch.bool).index_fill(0, index, True)

@@ -58,7 +58,8 @@ def read_tsv(path: Path, train_file: str = "train.tsv") -> MultimodalGraph:
         As `read_openke`.
     """
     files = [*tsv_files(path, train_file).values(), path / ENTITY_LIST]
-    return _graph(path, tsv_triples(path, train_file), [file for file in files if file.is_file()])
+    listed = (path / ENTITY_LIST).is_file()
+    return _graph(path, tsv_triples(path, train_file), [file for file in files if file.is_file()], by_name=not listed)
 
 
 def read_mmkg(path: Path) -> MultimodalGraph:
@@ -81,13 +82,18 @@ def read_mmkg(path: Path) -> MultimodalGraph:
         As `read_openke`.
     """
     triples, note = mmkg_triples(path)
-    return _graph(path, triples, sorted(path.glob(MMKG_TRIPLES)), [note])
+    return _graph(path, triples, sorted(path.glob(MMKG_TRIPLES)), [note], by_name=True)
 
 
-def _graph(path: Path, triples: TripleSet, files: Sequence[Path], notes: Sequence[str] = ()) -> MultimodalGraph:
+def _graph(
+    path: Path, triples: TripleSet, files: Sequence[Path], notes: Sequence[str] = (), *, by_name: bool = False
+) -> MultimodalGraph:
+    """Return the graph; `by_name` says that entities have no order but that of their names."""
     vectors = read_entity_vectors(path, triples.entity_vocab)
     sums = {file.name: file_sha256(file) for file in sorted({*files, *vectors.files})}
-    note = "; ".join([*notes, *triples.report().leaks(), *vectors.notes])
+    rows = vectors.by_position if by_name else []
+    order = [f"rows of {', '.join(rows)} are the entities in the order of their names; {ENTITY_LIST} sets another"]
+    note = "; ".join([*notes, *triples.report().leaks(), *vectors.notes, *(order if rows else [])])
     return MultimodalGraph.from_triples(
         triples,
         features=vectors.features,

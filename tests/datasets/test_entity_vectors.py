@@ -110,11 +110,12 @@ def test_a_wrong_number_of_rows(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"vectors {tmp_path / 'text.npy'}: 3 problems found.\n"
         "  unknown entity (1):\n"
-        "    - text_ids.txt row 2: nobody\n"
+        "    - text_ids.txt row 2: 'nobody' is no entity of the triples\n"
         "  duplicate name (1):\n"
         "    - text_ids.txt row 3: 'a' stands in an earlier row\n"
         "  wrong length (1):\n"
-        "    - text_ids.txt: 3 names, text.npy 2 rows"
+        "    - text_ids.txt: 3 names, text.npy 2 rows\n"
+        "Name in each row of text_ids.txt the entity of that row of text.npy, as the triples name it."
     )
 
 
