@@ -53,10 +53,10 @@ def tsv_triples(path: Path, train_file: str = "train.tsv") -> TripleSet:
     Raises
     ------
     DataError
-        Lists all problems found: missing files, rows of another form or column order, a heading, entities that
-        ``entities.txt`` lacks or repeats.
+        Lists all problems found: missing files, both a ``valid`` and a ``val`` file, rows of another form or column
+        order, a heading, entities that ``entities.txt`` lacks or repeats.
     """
-    problems: list[Problem] = []
+    problems = _twice_validated(path, train_file)
     tables = {split: read_cells(file, TSV_FORM, problems) for split, file in tsv_files(path, train_file).items()}
     raise_problems(problems, where=f"knowledge graph {path}", hint=HINT)
     listed = path / ENTITY_LIST
@@ -113,6 +113,13 @@ def mmkg_triples(path: Path) -> tuple[TripleSet, str]:
     return TripleSet(train, val, test, tuple(entities), tuple(relations)), note
 
 
+def _twice_validated(path: Path, train_file: str) -> list[Problem]:
+    names = [f"{name}{Path(train_file).suffix}" for name in ("val", "valid")]
+    if not all((path / name).is_file() for name in names):
+        return []
+    return [Problem("two files of one split", names[0], f"must not stand beside {names[1]}; keep one of them")]
+
+
 def _numbered(table: pd.DataFrame, entities: list[str], relations: list[str]) -> IntArray:
     entity, relation = pd.Index(entities), pd.Index(relations)
     columns = [entity.get_indexer(table[0]), relation.get_indexer(table[1]), entity.get_indexer(table[2])]
@@ -135,10 +142,11 @@ def _order_problems(file: str, train: pd.DataFrame) -> list[Problem]:
     heads, middle, last = (set(train[column]) for column in range(3))
     if middle & heads and not last & heads and len(last) < len(middle):
         example = min(middle & heads)
+        place = int(np.flatnonzero(train[1] == example)[0])
         text = (
             f"{example!r} is both a relation and a head, and no tail is a head: the order must be 'head relation "
             f"tail', and these rows look like 'head tail relation'; if they are right, list all entities in "
             f"{ENTITY_LIST}"
         )
-        return [Problem("wrong column order", file, text)]
+        return [Problem("wrong column order", f"{file} row {place + 1}", text)]
     return []

@@ -119,12 +119,13 @@ def _whole_numbers(lines: pd.Series[str]) -> IntArray | None:
 def _id_problems(file: str, rows: IntArray, entities: list[str] | None, relations: list[str] | None) -> list[Problem]:
     """Find ids beyond the vocabularies; None stands for one that could not be read."""
     if entities is not None and relations is not None and _swapped(rows, len(entities), len(relations)):
+        first = int(np.flatnonzero((rows[:, 1] >= len(entities)) | (rows[:, 2] >= len(relations)))[0])
         text = (
             f"ids in the middle go to {rows[:, 1].max()}, in the last column to {rows[:, 2].max()}, and there are "
             f"{len(entities)} entities and {len(relations)} relations: these rows are 'head relation tail', and the "
             "order must be 'head tail relation'; swap the two columns"
         )
-        return [Problem("wrong column order", file, text)]
+        return [Problem("wrong column order", f"{file} row {first + 2}", text)]
     problems = []
     for column, what, names in ((0, "head", entities), (2, "relation", relations), (1, "tail", entities)):
         if names is not None:

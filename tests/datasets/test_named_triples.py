@@ -60,9 +60,10 @@ def test_relations_that_are_heads_too_are_right_if_entities_are_listed(tsv: Path
         ),
         (
             "train.tsv",
-            "a\tb\tr\nb\tc\tr\n",
-            r"wrong column order .*\n.* train\.tsv: 'b' is both a relation and a head",
+            "b\tc\tr\na\tb\tr\n",
+            r"wrong column order .*\n.* train\.tsv row 2: 'b' is both a relation and a head",
         ),
+        ("val.tsv", "a\tr\tb\n", r"two files of one split .*\n.* val\.tsv: must not stand beside valid\.tsv; keep one"),
         ("valid.tsv", "", r"valid\.tsv: has no row"),
         ("valid.tsv", None, r"valid\.tsv: there is no such file"),
     ],

@@ -54,12 +54,12 @@ def test_rows_are_head_tail_relation_and_names_end_at_the_last_blank(openke: Pat
         (
             "train2id.txt",
             "1\n0 1 2\n",
-            r"order \(1\):\n    - train2id\.txt: ids in the middle go to 1, in the last column to 2",
+            r"order \(1\):\n    - train2id\.txt row 2: ids in the middle go to 1, in the last column to 2",
         ),
         (
             "test2id.txt",
-            "2\n0 1 2\n2 0 1\n",
-            "3 entities and 2 relations: these rows are 'head relation tail'",
+            "2\n2 0 1\n0 1 2\n",
+            "row 3: .* 3 entities and 2 relations: these rows are 'head relation tail'",
         ),
         (
             "entity2id.txt",
