@@ -35,14 +35,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from hgmm import datasets
 from hgmm.cli import main
 from hgmm.errors import DataError
 from hgmm.kg import RankingEvaluator, Ranks
 from hgmm.losses import ranking_loss
-from hgmm.models import MMKGE, MMTransE, mm_kge
-from hgmm.models._projection import project_rows
+from hgmm.models import MMKGE, MMTransE
 from hgmm.training import LinkConfig, LinkPredictionTask, RunRecord, TrainConfig, Trainer, configure, load_run
 from hgmm.training.link_loader import TripleBatch
 from hgmm.training.link_task import make_evaluator, ranking_figures
@@ -228,25 +228,22 @@ def test_defect_10_neither_cuda_nor_scikit_learn_is_needed(folder: Path) -> None
     assert RunRecord.load("one").status == "done"
 
 
-def test_defect_11_each_entity_is_projected_once_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_scores", [1 << 22, ENTITIES])
+def test_defect_11_each_entity_is_projected_once_an_evaluation(max_scores: int) -> None:
     graph = make_knowledge_graph()
-    model = MMTransE(graph.schema, ENTITIES, dim=8)
+    width, dim = graph.features("entity")["image"].shape[1], 8
+    model = MMTransE(graph.schema, ENTITIES, dim=dim)
     model.prepare(graph)
-    projected: list[int] = []
-
-    def counting(table: Tensor, entities: Tensor | None, *linear: Tensor) -> Tensor:
-        projected.append(len(table) if entities is None else len(entities))
-        return project_rows(table, entities, *linear)
-
-    monkeypatch.setattr(mm_kge, "project_rows", counting)
     triples = graph.triples
     assert triples is not None
-    ranking_figures(model, make_evaluator(triples), triples.known)
-    assert projected == [ENTITIES]
-    # The same in many blocks of questions.
-    evaluator = RankingEvaluator(triples.known, num_entities=ENTITIES, num_relations=RELATIONS, max_scores=ENTITIES)
-    ranking_figures(model, evaluator, triples.known)
-    assert projected == [ENTITIES] * 2
+    sizes = {"num_entities": ENTITIES, "num_relations": RELATIONS}
+    # All questions together, and each in a block of its own.
+    evaluator = RankingEvaluator(triples.known, **sizes, max_scores=max_scores)
+    for rows in (triples.test, triples.known):
+        # TransE has no other matrix product than that of features and weights.
+        with FlopCounterMode(display=False) as counted:
+            ranking_figures(model, evaluator, rows)
+        assert counted.get_total_flops() == 2 * ENTITIES * width * dim
 
 
 class Undecided:
