@@ -44,6 +44,7 @@ __all__ = [
     "median_seconds",
     "peak_in_fresh_process",
     "peak_of",
+    "peak_of_call",
     "summarise",
     "write_rows",
 ]
@@ -288,19 +289,24 @@ def _reset_peak_rss() -> None:
 
 
 def peak_of(step: Step, device: str = "cpu") -> float:
-    """Run one forward and backward; return the peak memory minus that before the step, in MiB.
+    """Run one forward and backward; return the peak memory minus that before the step, in MiB."""
+    return peak_of_call(lambda: _backward(step()), device)
 
-    Meant for a fresh process: memory that the allocator kept from earlier steps would hide what this one needs.
+
+def peak_of_call(call: Callable[[], Any], device: str = "cpu") -> float:
+    """Call something; return the peak memory minus that before the call, in MiB.
+
+    Meant for a fresh process: memory that the allocator kept from earlier work would hide what this needs.
     """
     gc.collect()
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
         allocated = torch.cuda.memory_allocated(device)
-        _backward(step())
+        call()
         return float(torch.cuda.max_memory_allocated(device) - allocated) / MIB
     _reset_peak_rss()
     before: int = psutil.Process().memory_info().rss
-    _backward(step())
+    call()
     return max(0.0, (_peak_rss_bytes() - before) / MIB)
 
 
