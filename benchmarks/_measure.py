@@ -55,8 +55,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"
 
-# Gives a loss, or a result and its gradient.
-Step = Callable[[], Tensor | tuple[Tensor, Tensor]]
+# Gives a loss, or a result and its gradient; or nothing if there is nothing left to differentiate.
+Step = Callable[[], Tensor | tuple[Tensor, Tensor] | None]
 
 
 class Timing(NamedTuple):
@@ -244,7 +244,7 @@ def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int, device: 
     ----------
     steps
         By provider, a function that clears the gradients and returns the loss, or a result and its gradient; the
-        backward is timed apart.
+        backward is timed apart. A function that returns None has taken the whole step.
     rounds, warmup
         Measured rounds, and rounds before them that are thrown away.
     device
@@ -270,7 +270,9 @@ def interleaved(steps: Mapping[str, Step], *, rounds: int, warmup: int, device: 
     return {name: Times(*map(tuple, zip(*values, strict=True))) for name, values in seconds.items()}
 
 
-def _backward(result: Tensor | tuple[Tensor, Tensor]) -> None:
+def _backward(result: Tensor | tuple[Tensor, Tensor] | None) -> None:
+    if result is None:
+        return
     torch.autograd.backward(*(result if isinstance(result, tuple) else (result,)))
 
 

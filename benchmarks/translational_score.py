@@ -35,6 +35,7 @@ from benchmarks._measure import (
     summarise,
 )
 from benchmarks._operators import BACKENDS, HALF, missing_backend
+from benchmarks._options import Numbers
 from benchmarks._table import figure, make_console, make_table, print_table
 from hgmm.kernels import translational_score
 from hgmm.kernels.translational_score import NORMS
@@ -200,22 +201,10 @@ def _missing(device: str) -> Callable[[str], str | None]:
     return lambda name: None if name == "torch" else missing_backend(BACKENDS[name], OP, device)
 
 
-class _Numbers(click.ParamType):
-    """Numbers of at least 1, separated by commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        words = str(value).split(",")
-        if not all(word.strip().isdigit() and int(word) for word in words):
-            self.fail(f"expected numbers of at least 1, separated by commas, got {value!r}", param, ctx)
-        return list(map(int, words))
-
-
 @click.command(help=__doc__)
 @click.option("--batch", type=click.IntRange(min=1), default=1024, show_default=True, help="Rows B.")
-@click.option("--draws", type=_Numbers(), default="64,256", show_default=True, help="Draws K of a row.")
-@click.option("--modalities", type=_Numbers(), default="1,2", show_default=True, help="All pairs of them are scored.")
+@click.option("--draws", type=Numbers(), default="64,256", show_default=True, help="Draws K of a row.")
+@click.option("--modalities", type=Numbers(), default="1,2", show_default=True, help="All pairs of them are scored.")
 @click.option("--entities", type=click.IntRange(min=1), default=12_842, show_default=True, help="Those of DB15K.")
 @click.option("--width", type=click.IntRange(min=2), default=128, show_default=True, help="D, even for complex.")
 @click.option("--norm", type=click.Choice(NORMS), default="1", show_default=True)

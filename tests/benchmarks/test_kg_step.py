@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from benchmarks import kg_step as bench
+from benchmarks.kg_step import OPTIMIZERS, PROVIDERS, Case, Ours, check_gate, main, make, measure
+from hgmm.settings import using_backend
+
+TINY = Case(B=16, K=4, D=6, dataset="", entities=30)
+SMALL = ["--entities", "30", "--batch", "16", "--draws", "4", "--width", "6", "--rounds", "1", "--no-memory"]
+
+
+@pytest.fixture(autouse=True)
+def _few_triples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "RANDOM_TRIPLES", 40)
+    monkeypatch.setattr(bench, "RANDOM_RELATIONS", 3)
+    bench.load_triples.cache_clear()
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*SMALL, *arguments])
+
+
+@pytest.mark.parametrize("provider", OPTIMIZERS)
+@pytest.mark.parametrize("widths", [(), (5,)])
+def test_steps_train(provider: str, widths: tuple[int, ...]) -> None:
+    ours = make(Case(16, 4, 6, "", entities=30, widths=widths), provider)
+    assert isinstance(ours, Ours)
+    assert len(ours.model.pairs) == (1 + len(widths)) ** 2
+    assert ours.model.row_gradients == (provider == "hgmm-rows")
+    before = [parameter.detach().clone() for parameter in ours.model.parameters()]
+    ours.step()
+    assert all(not x.equal(y) for x, y in zip(before, ours.model.parameters(), strict=True))
+
+
+def test_batches_are_whole_and_go_on_after_an_epoch() -> None:
+    ours = Ours(TINY, "hgmm")
+    drawn = [next(ours.batches) for _ in range(5)]
+    assert [len(batch.positives) for batch in drawn] == [16] * 5
+    # 40 triples are two whole batches an epoch.
+    assert not drawn[0].positives.equal(drawn[2].positives)
+
+
+def test_the_gate_finds_a_wrong_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_gate(list(OPTIMIZERS), TINY)
+    make_ours = bench.Ours
+
+    def wrong(case: Case, provider: str) -> Ours:
+        ours = make_ours(case, provider)
+        if provider == "hgmm-rows":
+            with torch.no_grad():
+                ours.model.structure.neg_()
+        return ours
+
+    monkeypatch.setattr(bench, "Ours", wrong)
+    with pytest.raises(click.ClickException, match=r"hgmm-rows disagrees: its loss is \d.* and that of hgmm \d"):
+        check_gate(list(OPTIMIZERS), TINY)
+
+
+def test_peak_is_that_of_a_fresh_process() -> None:
+    (row,) = measure(Case(16, 4, 6, "emoji-kg"), ["hgmm"], 1, peaks=True)
+    assert row["peak_mib"] >= 0
+
+
+def test_rows_and_table(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    result = call("--draws", "4,8", "--providers", "hgmm,hgmm-rows", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["K"], row["provider"]) for row in rows] == [(K, p) for K in (4, 8) for p in ("hgmm", "hgmm-rows")]
+    for row in rows:
+        assert row["positives_per_s"] == pytest.approx(16 / (row["median_ms"] / 1e3))
+        assert (row["E"], row["R"], row["train"], row["P"], row["source"]) == (30, 3, 40, 1, "random")
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_pykeen_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(PROVIDERS) == {"hgmm", "hgmm-fused", "hgmm-rows", "pykeen"}
+    assert "skipped: pykeen scores no pairs of modalities" in call("--features", "3").output
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    result = call()
+    assert result.exit_code == 0, result.output
+    assert "skipped: pykeen is not installed" in result.output
+
+
+def test_pykeen_gives_the_same_loss() -> None:
+    pytest.importorskip("pykeen")
+    with using_backend("reference"):
+        check_gate(["pykeen"], TINY)
+        (row,) = measure(TINY, ["pykeen"], 1, peaks=False)
+    assert row["versions"]["pykeen"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--draws", "4,x"], "'4,x'"),
+        (["--features", "0"], "'0'"),
+        (["--batch", "41"], "at most the 40 triples of training, got 41"),
+        (["--providers", "nobody"], "nobody"),
+        (["--json", "absent/rows.jsonl"], "'absent' does not exist"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], message: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
