@@ -107,7 +107,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """
     by_rows = config.optimizer == "adamw-rows"
     if hasattr(model, "row_gradients"):
-        setattr(model, "row_gradients", by_rows)  # noqa: B010  # a Module's attributes are typed as tensors and modules
+        model.row_gradients = by_rows  # type: ignore[assignment]  # torch takes attributes for tensors
     elif by_rows:
         raise ConfigError(
             f"train.optimizer: adamw-rows needs a model with tables of rows, such as mm-transe, got "
