@@ -5,7 +5,8 @@
 A step draws the negatives of a batch, scores, takes the loss, its gradients and a step of Adam: TransE with norm 1 on
 vectors of length 1, Bernoulli sampling without the triples of training, and the self-adversarial loss, in both. Before
 anything is timed, both must give the same loss for the same vectors and negatives. Then all take steps in turns in one
-process; peak memory is that of the first step in a fresh process each.
+process; peak memory is that of the first step in a fresh process each. `cpu_ms` is the processor time of a step, of all
+threads: on a busy machine, with one thread (OMP_NUM_THREADS=1), the fairer figure.
 
 With `--features` the model has modalities beside the structure, random ones of these widths, and scores all pairs;
 PyKEEN has nothing like it and is left out.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -260,7 +262,8 @@ def measure(case: Case, providers: Sequence[str], rounds: int, *, peaks: bool) -
     for name in providers if peaks else ():
         arguments = ["--peak-of", name, json.dumps(asdict(case))]
         peak[name] = peak_in_fresh_process("benchmarks.kg_step", arguments, name)
-    steps: dict[str, Callable[[], None]] = {name: make(case, name).step for name in providers}
+    seconds: dict[str, list[float]] = {name: [] for name in providers}
+    steps = {name: _clocked(make(case, name).step, seconds[name]) for name in providers}
     times = interleaved(steps, rounds=rounds, warmup=WARMUP)
     triples, source = load_triples(case.dataset, case.root, case.entities)
     place = environment()
@@ -294,27 +297,43 @@ def measure(case: Case, providers: Sequence[str], rounds: int, *, peaks: bool) -
             warmup=WARMUP,
             rounds=rounds,
             **place,
-            extra={"positives_per_s": case.B / (timing.median_ms / 1e3)},
+            extra={
+                "positives_per_s": case.B / (timing.median_ms / 1e3),
+                "cpu_ms": summarise(seconds[name][WARMUP:]).median_ms,
+            },
         )
         rows.append(row.flat())
     return rows
 
 
+def _clocked(step: Callable[[], None], seconds: list[float]) -> Callable[[], None]:
+    """Have a step note its processor time."""
+
+    def clocked() -> None:
+        start = time.process_time()
+        step()
+        seconds.append(time.process_time() - start)
+
+    return clocked
+
+
 def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows of one case as a table."""
     base = next((row for row in rows if row["provider"] == OUTSIDE), None)
-    figures = ["median\nms", "p20\nms", "p80\nms", "peak\nMiB", "positives\n/s"]
-    table = make_table(["provider"], [*figures, "/ pykeen", "memory\n/ pykeen"] if base else figures)
+    figures = ["median\nms", "p20\nms", "p80\nms", "cpu\nms", "peak\nMiB", "positives\n/s"]
+    table = make_table(["provider"], [*figures, "rate", "cpu", "peak"] if base else figures)
     for row in rows:
-        cells = [row["median_ms"], row["p20_ms"], row["p80_ms"], row["peak_mib"], row["positives_per_s"]]
+        cells = [row[key] for key in ("median_ms", "p20_ms", "p80_ms", "cpu_ms", "peak_mib", "positives_per_s")]
         if base:
-            cells.append(row["positives_per_s"] / base["positives_per_s"])
+            cells += [row["positives_per_s"] / base["positives_per_s"], row["cpu_ms"] / base["cpu_ms"]]
             cells.append(row["peak_mib"] / base["peak_mib"] if base["peak_mib"] else None)
         table.add_row(row["provider"], *map(figure, cells))
     first = rows[0]
     title = f"{OP}, B x K = {first['B']:,} x {first['K']}, D = {first['D']}, {first['P']} pairs of modalities"
     graph = f"{first['dataset']} ({first['source']}), {first['E']:,} entities"
-    caption = f"{first['device']}, {first['threads']} threads, {graph}"
+    caption = f"{first['device']}, {first['threads']} threads, {graph}" + (
+        "; the last three over PyKEEN's" if base else ""
+    )
     print_table(console, table, title=title, caption=caption)
 
 

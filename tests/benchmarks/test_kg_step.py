@@ -7,6 +7,7 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from benchmarks import kg_step as bench
 from benchmarks.kg_step import OPTIMIZERS, PROVIDERS, Case, Ours, check_gate, main, make, measure
@@ -76,8 +77,33 @@ def test_rows_and_table(tmp_path: Path) -> None:
     assert [(row["K"], row["provider"]) for row in rows] == [(K, p) for K in (4, 8) for p in ("hgmm", "hgmm-rows")]
     for row in rows:
         assert row["positives_per_s"] == pytest.approx(16 / (row["median_ms"] / 1e3))
+        assert row["cpu_ms"] > 0
         assert (row["E"], row["R"], row["train"], row["P"], row["source"]) == (30, 3, 40, 1, "random")
     assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_processor_time_is_that_of_each_step() -> None:
+    seconds: list[float] = []
+    calls = []
+    step = bench._clocked(lambda: calls.append(1), seconds)
+    step()
+    step()
+    assert len(calls) == len(seconds) == 2
+    assert min(seconds) >= 0
+
+
+def test_the_table_compares_with_pykeen() -> None:
+    shared = {"B": 16, "K": 4, "D": 6, "P": 1, "E": 30, "device": "x", "threads": 1, "dataset": "random", "source": "r"}
+    figures = ("median_ms", "p20_ms", "p80_ms", "cpu_ms", "peak_mib", "positives_per_s")
+    ours, theirs = (2.0, 1.0, 3.0, 4.0, 5.0, 8_000.0), (16.0, 9.0, 17.0, 16.0, 50.0, 1_000.0)
+    rows = [
+        shared | {"provider": name} | dict(zip(figures, values, strict=True))
+        for name, values in (("hgmm", ours), ("pykeen", theirs))
+    ]
+    console = Console(width=80, record=True)
+    bench.show(console, rows)
+    line = next(line for line in console.export_text().splitlines() if line.startswith("hgmm "))
+    assert line.split() == ["hgmm", "2.00", "1.00", "3.00", "4.00", "5.00", "8,000", "8.00", "0.25", "0.10"]
 
 
 def test_pykeen_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
