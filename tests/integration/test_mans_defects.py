@@ -154,9 +154,10 @@ def test_defect_02_the_loss_is_the_one_that_was_asked_for(
     model, _, batch = start_of(run)
     negatives = batch.negatives.triples(batch.positives)
     weighted = loss == "self-adversarial"
+    of_pairs = len(model.pairs)
     expected = ranking_loss(
-        model.score(batch.positives),
-        torch.stack([model.score(rows) for rows in negatives.unbind(1)], 1),
+        model.score(batch.positives) / of_pairs,
+        torch.stack([model.score(rows) / of_pairs for rows in negatives.unbind(1)], 1),
         form="sigmoid" if weighted else loss,
         margin=None if loss == "softplus" else margin,
         temperature=temperature if weighted else None,
