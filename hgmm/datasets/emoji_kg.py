@@ -39,6 +39,12 @@ PERSON, GENDERED = "1F9D1", {"1F468", "1F469"}
 """The person, and the man and the woman that stand in its place in a variant."""
 
 
+# The margin is the better one of 6 and 9 by validation, at 8 negatives in 20 epochs, seed 0.
+SETTINGS = MappingProxyType(
+    {"train.epochs": 30, "train.eval_every": 5, "link.num_negs_per_pos": 8, "link.margin": 9.0}
+)
+
+
 @register
 class EmojiKnowledgeDataset(Dataset):
     """The embedded emoji data as triples; it needs no files besides the package."""
@@ -58,6 +64,7 @@ class EmojiKnowledgeDataset(Dataset):
         citation=EmojiDataset.info.citation,
         url=EmojiDataset.info.url,
         ntypes=("entity",),
+        settings=SETTINGS,
         published=MappingProxyType({"entity": 3410, "relations": 5, "split_sizes": [9477, 1184, 1184]}),
     )
 

@@ -25,15 +25,15 @@ __all__ = ["MMKGE", "MMComplEx", "MMDistMult", "MMRotatE", "MMTransE"]
 
 # How embeddings are trained unless told otherwise; regularisation is a matter of the loss.
 _SETTINGS = {
-    "train.epochs": 500,
-    "train.learning_rate": 1e-3,
+    "train.epochs": 100,
+    "train.learning_rate": 1e-2,
     "train.weight_decay": 0.0,
     "train.scheduler": "none",
     "train.gradient_clip": 0.0,
     "train.label_smoothing": 0.0,
     "train.monitor": "mrr",
     "train.patience": 0,
-    "train.eval_every": 25,
+    "train.eval_every": 10,
 }
 
 
