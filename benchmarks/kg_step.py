@@ -49,7 +49,7 @@ from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.kg import TripleSet
 from hgmm.models import MMTransE
 from hgmm.sampling import NegativeBatch
-from hgmm.settings import prefer_large_pages
+from hgmm.settings import keep_freed_memory, prefer_large_pages
 from hgmm.training import LinkConfig, LinkPredictionTask, TrainConfig
 from hgmm.training.hooks import training_loss
 from hgmm.training.optimizers import make_optimizer
@@ -331,9 +331,7 @@ def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     first = rows[0]
     title = f"{OP}, B x K = {first['B']:,} x {first['K']}, D = {first['D']}, {first['P']} pairs of modalities"
     graph = f"{first['dataset']} ({first['source']}), {first['E']:,} entities"
-    caption = f"{first['device']}, {first['threads']} threads, {graph}" + (
-        "; the last three over PyKEEN's" if base else ""
-    )
+    caption = f"{first['device']}, {first['threads']} threads, {graph}" + ("; last 3: / pykeen" if base else "")
     print_table(console, table, title=title, caption=caption)
 
 
@@ -378,6 +376,7 @@ def main(
     peak_of: tuple[str, str] | None,
 ) -> None:
     prefer_large_pages()
+    keep_freed_memory()
     if peak_of is not None:
         provider, sizes = peak_of
         case = Case(**json.loads(sizes))

@@ -1,11 +1,13 @@
 """What hgmm reads from the environment, each variable in one place and validated.
 
 ``HGMM_BACKEND`` chooses the kernel implementation, ``HGMM_CPU_ISA`` the instruction set of the compiled one,
-``HGMM_DATA`` the folder that holds datasets. torch's ``THP_MEM_ALLOC_ENABLE`` says whether tensors get large pages.
+``HGMM_DATA`` the folder that holds datasets. torch's ``THP_MEM_ALLOC_ENABLE`` says whether tensors get large pages, and
+``GLIBC_TUNABLES`` or ``MALLOC_…`` how the C library hands out memory.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +21,15 @@ __all__ = [
     "backend",
     "cpu_isa",
     "data_root",
+    "keep_freed_memory",
     "large_pages",
     "prefer_large_pages",
     "using_backend",
 ]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
+# M_MMAP_THRESHOLD, at its largest, and M_TRIM_THRESHOLD of glibc's malloc.h.
+_KEEP = {-3: 32 << 20, -1: 2**31 - 1}
 CPU_ISAS = ("auto", "portable", "avx2")
 
 
@@ -93,6 +98,27 @@ def prefer_large_pages() -> None:
 def large_pages() -> bool:
     """Return whether torch asks for large pages."""
     return os.environ.get("THP_MEM_ALLOC_ENABLE", "0") == "1"
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep the memory of tensors of up to 32 MiB when they are freed, unless the user has decided.
+
+    It gives such memory back to the system otherwise, and the system fills each new tensor of that size with zeros page
+    by page: a fifth to a third of the time of a training step whose tensors are small and many, as on a knowledge graph
+    of ten thousand entities. Larger tensors are given back as before. Linux with glibc.
+
+    Returns
+    -------
+    bool
+        Whether the library took it; False elsewhere.
+    """
+    if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in _KEEP.items())
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -56,6 +57,51 @@ def test_tensors_get_large_pages_unless_the_user_says_no(monkeypatch: pytest.Mon
     assert not settings.large_pages()
     settings.prefer_large_pages()
     assert settings.large_pages()
+
+
+class CLibrary:
+    """Notes what it is told about memory."""
+
+    def __init__(self, *, accepts: bool) -> None:
+        self.options: dict[int, int] = {}
+        self._accepts = accepts
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.options[option] = value
+        return int(self._accepts)
+
+
+@pytest.fixture
+def _free_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name == "GLIBC_TUNABLES" or name.startswith("MALLOC_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("_free_choice")
+@pytest.mark.parametrize("accepts", [False, True])
+def test_freed_memory_is_kept(accepts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = CLibrary(accepts=accepts)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    assert settings.keep_freed_memory() == accepts
+    if accepts:
+        assert library.options == {-3: 2**25, -1: 2**31 - 1}
+
+
+@pytest.mark.usefixtures("_free_choice")
+@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_"])
+def test_the_user_decides_about_freed_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = CLibrary(accepts=True)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    monkeypatch.setenv(name, "")
+    assert not settings.keep_freed_memory()
+    assert not library.options
+
+
+@pytest.mark.usefixtures("_free_choice")
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert not settings.keep_freed_memory()
 
 
 def test_the_data_root_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from hgmm.cli.runs import runs
 from hgmm.cli.train import train
 from hgmm.cli.wording import for_command_line, given_as
 from hgmm.errors import HgmmError
-from hgmm.settings import prefer_large_pages
+from hgmm.settings import keep_freed_memory, prefer_large_pages
 
 __all__ = ["USER_ERROR", "main"]
 
@@ -99,6 +99,7 @@ def main(debug: bool) -> None:
     Start with: hgmm train --dataset emoji
     """
     prefer_large_pages()
+    keep_freed_memory()
 
 
 for _command in (train, evaluate, predict, embed, runs, datasets, import_folder, doctor):
