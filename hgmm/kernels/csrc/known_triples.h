@@ -1,9 +1,9 @@
 // Which entities make known triples: a hash table from (side, kept entity, relation) to a group of entities.
 //
 // A group is a block of 32-bit words: its key in two, the number of entities, these ascending, and where there are more
-// than kScan of them a bitmap with at least 16 bits an entity, which answers all but a sixteenth of the questions about
-// entities that are not in the group. So all questions about one positive meet the same one or two cache lines, or a
-// bitmap that stays in the cache, however large the graph is.
+// than kScan of them a bitmap with at least 32 bits an entity, which answers all but a few of a hundred questions about
+// entities that are not in the group; of the others a Sieve makes one for each positive. So all questions about one
+// positive meet the same one or two cache lines, or a bitmap that stays in the cache, however large the graph is.
 //
 // A slot holds the offset of a block and, above it, 16 bits of the hash: another group's block is hardly ever touched.
 #pragma once
@@ -41,41 +41,75 @@ class Group {
   int64_t entity(int64_t i) const { return block_[kHead + i]; }
 
   bool contains(int64_t entity) const {
-    if (!block_) return false;
-    const int64_t n = block_[2];
-    const int32_t* entities = block_ + kHead;
-    if (n <= kScan) {
-      bool found = false;
-      for (int64_t i = 0; i < n; ++i) found |= entities[i] == int32_t(entity);
-      return found;
-    }
-    const uint32_t bit = place(uint32_t(entity), bits(n));
-    const uint32_t word = reinterpret_cast<const uint32_t*>(entities + n)[bit / 32];
-    return (word >> (bit % 32) & 1) && search(entities, n, int32_t(entity));
+    const int64_t n = count();
+    if (n > kScan) return search(block_ + kHead, n, int32_t(entity));
+    bool found = false;
+    for (int64_t i = 0; i < n; ++i) found |= this->entity(i) == entity;
+    return found;
   }
 
  private:
-  // 2^bits is at least 16 count.
-  static int bits(int64_t count) { return 64 - __builtin_clzll(uint64_t(16 * count - 1)); }
+  friend class Sieve;
+
+  // 2^bits is at least 32 count.
+  static int bits(int64_t count) { return 64 - __builtin_clzll(uint64_t(32 * count - 1)); }
 
   static uint32_t place(uint32_t entity, int bits) {
     return uint32_t((uint64_t(entity) * 0x9E3779B97F4A7C15u) >> (64 - bits));
   }
 
   static bool search(const int32_t* entities, int64_t n, int32_t entity) {
-    int64_t low = 0, high = n;
-    while (low < high) {
-      const int64_t middle = (low + high) / 2;
-      if (entities[middle] < entity) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
+    // Without a branch: no processor can foresee the way.
+    int64_t low = 0;
+    while (n > 1) {
+      const int64_t half = n / 2;
+      low += entities[low + half - 1] < entity ? half : 0;
+      n -= half;
     }
-    return low < n && entities[low] == entity;
+    return entities[low] == entity;
   }
 
   const int32_t* block_ = nullptr;
+};
+
+// A bitmap of a group and one entity more, which answers without a branch: which of many groups is asked, and how large
+// it is, no processor can foresee.
+class Sieve {
+ public:
+  Sieve() = default;
+  Sieve(const Sieve&) = delete;
+  Sieve& operator=(const Sieve&) = delete;
+
+  void of(const Group& group, int64_t own) {
+    own_ = own;
+    const int64_t n = group.count();
+    if (n > Group::kScan) {
+      words_ = reinterpret_cast<const uint32_t*>(group.block_ + Group::kHead + n);
+      shift_ = 64 - Group::bits(n);
+      return;
+    }
+    for (uint32_t& word : few_) word = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t bit = Group::place(uint32_t(group.entity(i)), kFewBits);
+      few_[bit / 32] |= uint32_t{1} << (bit % 32);
+    }
+    words_ = few_;
+    shift_ = 64 - kFewBits;
+  }
+
+  // False for all but those of the group and the own one, and few others.
+  bool holds(uint32_t entity) const {
+    const uint32_t bit = Group::place(entity, 64 - shift_);
+    return (words_[bit / 32] >> (bit % 32) & 1) | (entity == own_);
+  }
+
+ private:
+  static constexpr int kFewBits = 8;
+
+  const uint32_t* words_ = nullptr;
+  int64_t own_ = -1;
+  int shift_ = 0;
+  uint32_t few_[(1 << kFewBits) / 32];
 };
 
 class KnownTriples {

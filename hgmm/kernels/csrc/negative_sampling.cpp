@@ -88,6 +88,7 @@ struct Positive {
   int64_t own[2];
   uint64_t key[2];
   Group group[2];
+  Sieve sieve[2];
 
   bool excludes(int side, int64_t entity) const { return entity == own[side] || group[side].contains(entity); }
 };
@@ -146,57 +147,91 @@ class Sampler {
  private:
   int64_t tile(int64_t begin, int64_t end, Complement* left) const {
     Positive positives[kTile];
-    for (int64_t i = begin; i < end; ++i) positives[i - begin] = positive(i);
-    if (a.slots && !a.only_sides) look_up(positives, end - begin);
+    for (int64_t i = begin; i < end; ++i) set(i, positives[i - begin]);
+    if (!a.only_sides) look_up(positives, end - begin);
     int64_t failed = a.num_positives * a.K;
     for (int64_t first = begin * a.K; first < end * a.K; first += PhiloxLanes::kLanes) {
       const int lanes = int(std::min<int64_t>(PhiloxLanes::kLanes, end * a.K - first));
-      uint32_t row[PhiloxLanes::kLanes] = {}, k[PhiloxLanes::kLanes] = {};
-      row[0] = uint32_t(first / a.K);
-      k[0] = uint32_t(first % a.K);
-      for (int lane = 1; lane < lanes; ++lane) {
-        const bool next = k[lane - 1] + 1 == a.K;
-        row[lane] = row[lane - 1] + next;
-        k[lane] = next ? 0 : k[lane - 1] + 1;
-      }
+      uint32_t row[PhiloxLanes::kLanes], k[PhiloxLanes::kLanes];
+      number(first, row, k);
       const PhiloxLanes words(row, k, uint32_t(a.step), 0, uint32_t(a.seed), uint32_t(uint64_t(a.seed) >> 32));
-      for (int lane = 0; lane < lanes; ++lane) {
-        const Positive& p = positives[row[lane] - begin];
-        const int side = int64_t(words.word[0][lane]) >= a.head_below[p.relation];
-        a.side[first + lane] = int8_t(side);
-        if (a.only_sides) continue;
-        int8_t* level = a.level ? a.level + first + lane : nullptr;
-        int64_t entity = 0;
-        // Nine of ten negatives need no more than this.
-        const bool done = pool_of(level ? *level : 0, side, p.relation) == kWhole &&
-                          all_[side].choose(uint32_t(words.word[1][lane]), &entity) && !p.excludes(side, entity);
-        if (!done) {
-          Stream stream(a, row[lane], k[lane], words, lane);
-          entity = draw(p, side, level, stream, left[side]);
-          if (entity == kNone) failed = std::min(failed, first + lane);
-        }
-        a.entity[first + lane] = entity;
+      const uint32_t undone = attempt(first, lanes, row, words, positives, begin);
+      if (a.only_sides) continue;
+      for (uint32_t rest = undone; rest; rest &= rest - 1) {
+        const int lane = __builtin_ctz(rest);
+        const int64_t i = first + lane;
+        Stream stream(a, row[lane], k[lane], words, lane);
+        const int side = a.side[i];
+        a.entity[i] = draw(positives[row[lane] - begin], side, a.level ? a.level + i : nullptr, stream, left[side]);
+        if (a.entity[i] == kNone) failed = std::min(failed, i);
       }
     }
     return failed;
   }
 
-  Positive positive(int64_t i) const {
+  // Writes row and k of the negatives from `first` on.
+  void number(int64_t first, uint32_t* row, uint32_t* k) const {
+    uint32_t r = uint32_t(first / a.K), next = uint32_t(first % a.K);
+    for (int lane = 0; lane < PhiloxLanes::kLanes;) {
+      const int same = int(std::min<int64_t>(PhiloxLanes::kLanes - lane, a.K - next));
+      for (int i = 0; i < same; ++i) {
+        row[lane + i] = r;
+        k[lane + i] = next + uint32_t(i);
+      }
+      lane += same;
+      next = 0;
+      ++r;
+    }
+  }
+
+  // Writes sides, and the entities of a first attempt among all; returns a bit for each that must be drawn otherwise.
+  uint32_t attempt(int64_t first, int lanes, const uint32_t* row, const PhiloxLanes& words, const Positive* positives,
+                   int64_t begin) const {
+    // Stores of bytes may change anything for all that the compiler knows.
+    const List all[2] = {all_[0], all_[1]};
+    const int64_t *head_below = a.head_below, *table = a.table;
+    int64_t* entity = a.entity + (a.only_sides ? 0 : first);
+    int8_t *sides = a.side + first, *level = a.level ? a.level + first : nullptr;
+    const bool only_sides = a.only_sides;
+    uint32_t undone = 0;
+    for (int lane = 0; lane < lanes; ++lane) {
+      const Positive& p = positives[row[lane] - begin];
+      const int side = int64_t(words.word[0][lane]) >= head_below[p.relation];
+      sides[lane] = int8_t(side);
+      if (only_sides) continue;
+      const bool listed = table && pool_of(level ? level[lane] : 0, side, p.relation) != kWhole;
+      const uint64_t product = words.word[1][lane] * all[side].size;
+      const uint32_t place = uint32_t(product >> 32);
+      entity[lane] = place;
+      // Nine of ten negatives need no more than this.
+      const bool refused = (uint32_t(product) < all[side].refuse_below) | !all[side].size;
+      const bool again = listed | refused | p.sieve[side].holds(place);
+      undone |= uint32_t{again} << lane;
+    }
+    return undone;
+  }
+
+  void set(int64_t i, Positive& p) const {
     const int64_t* triple = a.positives + 3 * i;
-    Positive p;
     p.row = i;
     p.relation = triple[1];
     for (int side = 0; side < 2; ++side) {
       p.own[side] = triple[2 * side];
       p.key[side] = uint64_t((side * a.num_entities + triple[2 - 2 * side]) * a.num_relations + triple[1]);
     }
-    return p;
   }
 
   void look_up(Positive* positives, int64_t count) const {
-    for (int64_t i = 0; i < 2 * count; ++i) known_.prefetch_slot(positives[i / 2].key[i % 2]);
-    for (int64_t i = 0; i < 2 * count; ++i) known_.prefetch_block(positives[i / 2].key[i % 2]);
-    for (int64_t i = 0; i < 2 * count; ++i) positives[i / 2].group[i % 2] = known_.find(positives[i / 2].key[i % 2]);
+    if (a.slots) {
+      for (int64_t i = 0; i < 2 * count; ++i) known_.prefetch_slot(positives[i / 2].key[i % 2]);
+      for (int64_t i = 0; i < 2 * count; ++i) known_.prefetch_block(positives[i / 2].key[i % 2]);
+      for (Positive* p = positives; p < positives + count; ++p) {
+        for (int side = 0; side < 2; ++side) p->group[side] = known_.find(p->key[side]);
+      }
+    }
+    for (Positive* p = positives; p < positives + count; ++p) {
+      for (int side = 0; side < 2; ++side) p->sieve[side].of(p->group[side], p->own[side]);
+    }
   }
 
   int64_t draw(const Positive& p, int side, int8_t* level, Stream& words, Complement& complement) const {

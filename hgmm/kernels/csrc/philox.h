@@ -50,7 +50,7 @@ struct PhiloxLanes {
   void rounds(int first, uint32_t key0, uint32_t key1) {
 #ifdef __AVX2__
     constexpr int kVectors = kTogether / 4;
-    const __m256i low = _mm256_set1_epi64x(0xFFFFFFFF);
+    // What stands above the low 32 bits of a lane is no part of the word: the product does not read it.
     __m256i w[4][kVectors];
     for (int i = 0; i < 4; ++i) {
       for (int v = 0; v < kVectors; ++v) w[i][v] = _mm256_load_si256(vector(i, first + 4 * v));
@@ -62,14 +62,17 @@ struct PhiloxLanes {
         const __m256i b = _mm256_mul_epu32(w[2][v], _mm256_set1_epi64x(0xCD9E8D57));
         w[0][v] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(b, 32), w[1][v]), k0);
         w[2][v] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(a, 32), w[3][v]), k1);
-        w[1][v] = _mm256_and_si256(b, low);
-        w[3][v] = _mm256_and_si256(a, low);
+        w[1][v] = b;
+        w[3][v] = a;
       }
       key0 += 0x9E3779B9;
       key1 += 0xBB67AE85;
     }
+    const __m256i low = _mm256_set1_epi64x(0xFFFFFFFF);
     for (int i = 0; i < 4; ++i) {
-      for (int v = 0; v < kVectors; ++v) _mm256_store_si256(vector(i, first + 4 * v), w[i][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        _mm256_store_si256(vector(i, first + 4 * v), _mm256_and_si256(w[i][v], low));
+      }
     }
 #else
     for (int lane = first; lane < first + kTogether; ++lane) {
