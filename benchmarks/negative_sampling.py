@@ -313,6 +313,11 @@ def main(
     prefer_large_pages()
     check_folder(json_path)
     names = _names(named)
+    if SYNTHETIC in names and triples < max(entities, RELATIONS):
+        raise click.BadParameter(
+            f"expected at least as many as entities ({entities}) and relations ({RELATIONS}), got {triples}",
+            param_hint="--triples",
+        )
     console = make_console()
     providers = choose_providers(chosen, PROVIDERS, lambda name: PROVIDERS[name].missing(), console)
 
