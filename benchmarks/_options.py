@@ -9,7 +9,7 @@ import click
 __all__ = ["Numbers"]
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # takes one in newer releases only
     """Numbers of at least 1, separated by commas."""
 
     name = "numbers"
