@@ -4,9 +4,9 @@
 
 A step draws the negatives of a batch, scores, takes the loss, its gradients and a step of Adam: TransE with norm 1 on
 vectors of length 1, Bernoulli sampling without the triples of training, and the self-adversarial loss, in both. Before
-anything is timed, both must give the same loss for the same vectors and negatives. Then all take steps in turns in one
-process; peak memory is that of the first step in a fresh process each. `cpu_ms` is the processor time of a step, of all
-threads: on a busy machine, with one thread (OMP_NUM_THREADS=1), the fairer figure.
+anything is timed, both must give the same loss for the same vectors and negatives. Then all take a few steps in turns
+in one process; peak memory is that of the first step in a fresh process each. `cpu_ms` is the processor time of a step,
+of all threads: on a busy machine, with one thread (OMP_NUM_THREADS=1), the fairer figure.
 
 With `--features` the model has modalities beside the structure, random ones of these widths, and scores all pairs;
 PyKEEN has nothing like it and is left out.
@@ -255,15 +255,15 @@ def _peak(provider: str, case: Case) -> float:
     return peak_of(make(case, provider).step)
 
 
-def measure(case: Case, providers: Sequence[str], rounds: int, *, peaks: bool) -> list[dict[str, Any]]:
-    """Time the providers on one case and return a row for each of them."""
+def measure(case: Case, providers: Sequence[str], rounds: int, number: int, *, peaks: bool) -> list[dict[str, Any]]:
+    """Time the providers on one case, `number` steps a round, and return a row for each of them."""
     check_gate(providers, case)
     peak = {}
     for name in providers if peaks else ():
         arguments = ["--peak-of", name, json.dumps(asdict(case))]
         peak[name] = peak_in_fresh_process("benchmarks.kg_step", arguments, name)
     seconds: dict[str, list[float]] = {name: [] for name in providers}
-    steps = {name: _clocked(make(case, name).step, seconds[name]) for name in providers}
+    steps = {name: _several(make(case, name).step, number, seconds[name]) for name in providers}
     times = interleaved(steps, rounds=rounds, warmup=WARMUP)
     triples, source = load_triples(case.dataset, case.root, case.entities)
     place = environment()
@@ -285,7 +285,7 @@ def measure(case: Case, providers: Sequence[str], rounds: int, *, peaks: bool) -
     }
     rows = []
     for name in providers:
-        timing = summarise(times[name].of("forward"))
+        timing = summarise([second / number for second in times[name].of("forward")])
         row = Row(
             op=OP,
             provider=name,
@@ -299,6 +299,7 @@ def measure(case: Case, providers: Sequence[str], rounds: int, *, peaks: bool) -
             **place,
             extra={
                 "positives_per_s": case.B / (timing.median_ms / 1e3),
+                "steps": number,
                 "cpu_ms": summarise(seconds[name][WARMUP:]).median_ms,
             },
         )
@@ -306,15 +307,16 @@ def measure(case: Case, providers: Sequence[str], rounds: int, *, peaks: bool) -
     return rows
 
 
-def _clocked(step: Callable[[], None], seconds: list[float]) -> Callable[[], None]:
-    """Have a step note its processor time."""
+def _several(step: Callable[[], None], number: int, seconds: list[float]) -> Callable[[], None]:
+    """Take steps one after the other, as in training, and note the processor time of one."""
 
-    def clocked() -> None:
+    def several() -> None:
         start = time.process_time()
-        step()
-        seconds.append(time.process_time() - start)
+        for _ in range(number):
+            step()
+        seconds.append((time.process_time() - start) / number)
 
-    return clocked
+    return several
 
 
 def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -356,7 +358,8 @@ def _missing(widths: Sequence[int]) -> Callable[[str], str | None]:
 @click.option("--features", type=Numbers(), help="Widths of modalities beside the structure.")
 @click.option("--unfiltered", is_flag=True, help="Let negatives be triples of training.")
 @click.option("--providers", "named", help="Comma-separated; default: all that run here.")
-@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="Of a provider in a round.")
 @click.option("--no-memory", is_flag=True, help="Leave out peak memory.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON Lines here.")
 @click.option("--peak-of", nargs=2, hidden=True)
@@ -371,6 +374,7 @@ def main(
     unfiltered: bool,
     named: str | None,
     rounds: int,
+    steps: int,
     no_memory: bool,
     json_path: Path | None,
     peak_of: tuple[str, str] | None,
@@ -391,7 +395,7 @@ def main(
         for K in draws:
             case = Case(batch, K, width, dataset, root, entities, widths, not unfiltered)
             _check_size(case)
-            rows = measure(case, providers, rounds, peaks=not no_memory)
+            rows = measure(case, providers, rounds, steps, peaks=not no_memory)
             show(console, rows)
             yield rows
 
