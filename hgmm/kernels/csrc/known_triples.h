@@ -3,7 +3,7 @@
 // A group is a block of 32-bit words: its key in two, the number of entities, these ascending, and where there are more
 // than kScan of them a bitmap with at least 32 bits an entity, which answers all but a few of a hundred questions about
 // entities that are not in the group; of the others a Sieve makes one for each positive. So all questions about one
-// positive meet the same one or two cache lines, or a bitmap that stays in the cache, however large the graph is.
+// positive meet the same one or two cache lines, or the bitmap of a large group.
 //
 // A slot holds the offset of a block and, above it, 16 bits of the hash: another group's block is hardly ever touched.
 #pragma once
