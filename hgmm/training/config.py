@@ -34,7 +34,6 @@ NODE_MONITORS = {"micro_f1": "max", "macro_f1": "max", "accuracy": "max", "loss"
 """Validation figures of a node classifier that a run can be steered by, and in which direction they improve."""
 
 OPTIMIZERS = ("adamw", "adamw-fused", "adamw-rows")
-"""How a step is taken."""
 
 LINK_MONITORS = {"mrr": "max", "mean_rank": "min", "hits_at_1": "max", "hits_at_3": "max", "hits_at_10": "max"}
 """Those of a model of triples."""
