@@ -197,7 +197,7 @@ def test_wrong_settings_exit_with_2_and_no_traceback(hgmm: Invoke, args: tuple[s
         ("--learning-rate", "No such option '--learning-rate'. Did you mean --set train.learning_rate=VALUE?"),
         ("--lr", "No such option '--lr'. Did you mean --set train.learning_rate=VALUE?"),
         ("--epoch", "No such option '--epoch'. Did you mean --epochs?"),
-        ("--optimizer", "No such option '--optimizer'. hgmm train --help lists them."),
+        ("--colour", "No such option '--colour'. hgmm train --help lists them."),
     ],
 )
 def test_an_unknown_option_is_looked_for_among_the_settings(hgmm: Invoke, option: str, words: str) -> None:
