@@ -3,10 +3,10 @@
     python -m benchmarks.kg_step --dataset db15k --data-root DIR
 
 A step draws the negatives of a batch, scores, takes the loss, its gradients and a step of Adam: TransE with norm 1 on
-vectors of length 1, Bernoulli sampling without the triples of training, and the self-adversarial loss, in both. Before
-anything is timed, both must give the same loss for the same vectors and negatives. Then all take a few steps in turns
-in one process; peak memory is that of the first step in a fresh process each. `cpu_ms` is the processor time of a step,
-of all threads: on a busy machine, with one thread (OMP_NUM_THREADS=1), the fairer figure.
+vectors of length 1 (or `--interaction`), Bernoulli sampling without the triples of training, and the self-adversarial
+loss, in both. Before anything is timed, both must give the same loss for the same vectors and negatives. Then all take
+a few steps in turns in one process; peak memory is that of the first step in a fresh process each. `cpu_ms` is the
+processor time of a step, of all threads: on a busy machine, with one thread (OMP_NUM_THREADS=1), the fairer figure.
 
 With `--features` the model has modalities beside the structure, random ones of these widths, and scores all pairs;
 PyKEEN has nothing like it and is left out.
@@ -47,17 +47,22 @@ from hgmm import datasets
 from hgmm.errors import DataError, HgmmError
 from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.kg import TripleSet
-from hgmm.models import MMTransE
+from hgmm.models import MMKGE
 from hgmm.sampling import NegativeBatch
 from hgmm.settings import keep_freed_memory, prefer_large_pages
 from hgmm.training import LinkConfig, LinkPredictionTask, TrainConfig
 from hgmm.training.hooks import training_loss
+from hgmm.training.link_loader import TripleBatch
 from hgmm.training.optimizers import make_optimizer
 
 __all__ = ["OP", "PROVIDERS", "Case", "check_gate", "main", "measure"]
 
 OP = "kg_step"
-OPTIMIZERS = {"hgmm": "adamw", "hgmm-fused": "adamw-fused", "hgmm-rows": "adamw-rows"}
+OPTIMIZERS = {"hgmm": "adamw", "hgmm-fused": "adamw-fused", "hgmm-rows": "adamw-rows", "hgmm-shared": "adamw-fused"}
+SHARED = "hgmm-shared"
+INTERACTIONS = ("transe", "distmult", "complex", "rotate")
+# Those whose vectors are laid out alike in both.
+OUTSIDE_MODELS = {"transe": "TransE", "distmult": "DistMult"}
 OUTSIDE = "pykeen"
 PROVIDERS = (*OPTIMIZERS, OUTSIDE)
 BASE = "hgmm"
@@ -73,7 +78,8 @@ RANDOM_TRIPLES, RANDOM_RELATIONS = 100_000, 100
 class Case:
     """Sizes of one problem: B positives with K negatives each, vectors of D numbers, and the graph.
 
-    `entities` are those of a random graph that takes the place of the data set; `widths` those of the modalities.
+    `entities` are those of a random graph that takes the place of the data set; `widths` those of the modalities;
+    `chunk_size` the positives that share their candidates for `hgmm-shared`.
     """
 
     B: int
@@ -85,6 +91,8 @@ class Case:
     widths: tuple[int, ...] = ()
     filtered: bool = True
     seed: int = 0
+    interaction: str = "transe"
+    chunk_size: int = 64
 
 
 class Training(Protocol):
@@ -120,12 +128,13 @@ class Ours:
         etype = ("entity", "triple", "entity")
         schema = GraphSchema(("entity",), (etype,), {"entity": specs}, relations=triples.relation_vocab)
         torch.manual_seed(case.seed)
-        self.model = MMTransE(schema, triples.num_entities, dim=case.D)
+        self.model = MMKGE(schema, triples.num_entities, dim=case.D, interaction=case.interaction)
         self.model.set_features({name: torch.randn(triples.num_entities, specs[name].width) for name in names})
         link = LinkConfig(
             num_negs_per_pos=case.K,
             batch_size=case.B,
             filter="train" if case.filtered else "none",
+            chunk_size=case.chunk_size if provider == SHARED else 1,
             loss="self-adversarial",
             margin=MARGIN,
             adversarial_temperature=TEMPERATURE,
@@ -159,8 +168,8 @@ class Pykeen:
 
     def __init__(self, case: Case) -> None:
         # Only here: it is no dependency.
+        from pykeen import models
         from pykeen.losses import NSSALoss
-        from pykeen.models import TransE
         from pykeen.training import SLCWATrainingLoop
         from pykeen.triples import CoreTriplesFactory
         from pykeen.triples.instances import BatchedSLCWAInstances
@@ -169,10 +178,12 @@ class Pykeen:
         self.case = case
         sizes = {"num_entities": triples.num_entities, "num_relations": triples.num_relations}
         factory = CoreTriplesFactory(triples.train, **sizes)
-        self.model = TransE(
+        # Its DistMult has a regulariser unless told otherwise.
+        options = {"scoring_fct_norm": 1} if case.interaction == "transe" else {"regularizer": None}
+        self.model = getattr(models, OUTSIDE_MODELS[case.interaction])(
             triples_factory=factory,
             embedding_dim=case.D,
-            scoring_fct_norm=1,
+            **options,
             loss=NSSALoss(margin=MARGIN, adversarial_temperature=TEMPERATURE),
             random_seed=case.seed,
         )
@@ -220,10 +231,11 @@ def check_gate(providers: Sequence[str], case: Case) -> None:
     """
     small = replace(case, **GATE)
     base = Ours(small, BASE)
-    batch = next(base.batches)
-    expected = float(training_loss(base.task, base.model, batch)[0].detach())
+    positives, negatives = next(Ours(small, SHARED if SHARED in providers else BASE).batches)
+    alone = negatives._replace(shared=None)
+    expected = float(training_loss(base.task, base.model, TripleBatch(positives, alone))[0].detach())
     for provider in providers:
-        found = _loss(provider, small, base, batch.positives, batch.negatives)
+        found = _loss(provider, small, base, positives, negatives if provider == SHARED else alone)
         if not abs(found - expected) <= GATE_TOLERANCE * abs(expected):
             raise click.ClickException(
                 f"{provider} disagrees: its loss is {found:.6g} and that of {BASE} {expected:.6g} for the same "
@@ -234,10 +246,11 @@ def check_gate(providers: Sequence[str], case: Case) -> None:
 def _loss(provider: str, case: Case, base: Ours, positives: Tensor, negatives: NegativeBatch) -> float:
     if provider != OUTSIDE:
         other = Ours(case, provider)
-        return float(training_loss(other.task, other.model, next(other.batches))[0].detach())
+        return float(training_loss(other.task, other.model, TripleBatch(positives, negatives))[0].detach())
     theirs = Pykeen(case)
     structure, relation = (
-        torch.nn.functional.normalize(x.detach()) for x in (base.model.structure, base.model.relation)
+        torch.nn.functional.normalize(x.detach()) if base.model.normalize else x.detach()
+        for x in (base.model.structure, base.model.relation)
     )
     tables = [
         representations[0]._embeddings
@@ -282,6 +295,7 @@ def measure(case: Case, providers: Sequence[str], rounds: int, number: int, *, p
         "source": source,
         "filtered": case.filtered,
         "seed": case.seed,
+        "interaction": case.interaction,
     }
     rows = []
     for name in providers:
@@ -301,6 +315,7 @@ def measure(case: Case, providers: Sequence[str], rounds: int, number: int, *, p
                 "positives_per_s": case.B / (timing.median_ms / 1e3),
                 "steps": number,
                 "cpu_ms": summarise(seconds[name][WARMUP:]).median_ms,
+                "chunk_size": case.chunk_size if name == SHARED else 1,
             },
         )
         rows.append(row.flat())
@@ -331,16 +346,18 @@ def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
             cells.append(row["peak_mib"] / base["peak_mib"] if base["peak_mib"] else None)
         table.add_row(row["provider"], *map(figure, cells))
     first = rows[0]
-    title = f"{OP}, B x K = {first['B']:,} x {first['K']}, D = {first['D']}, {first['P']} pairs of modalities"
+    title = f"{OP}, {first['interaction']}, B x K = {first['B']:,} x {first['K']}, D = {first['D']}, {first['P']} pairs"
     graph = f"{first['dataset']} ({first['source']}), {first['E']:,} entities"
     caption = f"{first['device']}, {first['threads']} threads, {graph}" + ("; last 3: / pykeen" if base else "")
     print_table(console, table, title=title, caption=caption)
 
 
-def _missing(widths: Sequence[int]) -> Callable[[str], str | None]:
+def _missing(widths: Sequence[int], interaction: str) -> Callable[[str], str | None]:
     def reason(name: str) -> str | None:
         if name != OUTSIDE:
             return None
+        if interaction not in OUTSIDE_MODELS:
+            return f"keeps the vectors of {interaction} in another form"
         if widths:
             return "scores no pairs of modalities"
         return None if importlib.util.find_spec(OUTSIDE) else "is not installed; pip install pykeen==1.11.1"
@@ -355,6 +372,8 @@ def _missing(widths: Sequence[int]) -> Callable[[str], str | None]:
 @click.option("--batch", type=click.IntRange(min=1), default=1024, show_default=True, help="Positives B.")
 @click.option("--draws", type=Numbers(), default="64,256", show_default=True, help="Negatives K of each.")
 @click.option("--width", type=click.IntRange(min=1), default=128, show_default=True, help="D.")
+@click.option("--interaction", type=click.Choice(INTERACTIONS), default="transe", show_default=True)
+@click.option("--chunk-size", type=click.IntRange(min=2), default=64, show_default=True, help="Of hgmm-shared.")
 @click.option("--features", type=Numbers(), help="Widths of modalities beside the structure.")
 @click.option("--unfiltered", is_flag=True, help="Let negatives be triples of training.")
 @click.option("--providers", "named", help="Comma-separated; default: all that run here.")
@@ -370,6 +389,8 @@ def main(
     batch: int,
     draws: list[int],
     width: int,
+    interaction: str,
+    chunk_size: int,
     features: list[int] | None,
     unfiltered: bool,
     named: str | None,
@@ -389,11 +410,15 @@ def main(
     check_folder(json_path)
     widths = tuple(features or ())
     console = make_console()
-    providers = choose_providers(named, PROVIDERS, _missing(widths), console)
+    providers = choose_providers(named, PROVIDERS, _missing(widths, interaction), console)
 
     def measured() -> Iterator[list[dict[str, Any]]]:
         for K in draws:
-            case = Case(batch, K, width, dataset, root, entities, widths, not unfiltered)
+            case = Case(
+                *(batch, K, width, dataset, root, entities, widths, not unfiltered),
+                interaction=interaction,
+                chunk_size=chunk_size,
+            )
             _check_size(case)
             rows = measure(case, providers, rounds, steps, peaks=not no_memory)
             show(console, rows)

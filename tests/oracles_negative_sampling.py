@@ -33,8 +33,12 @@ def negative_oracle(
     known: set[Triple] | None = None,
     pools: Sequence[dict[tuple[int, int], Sequence[int]]] = (),
     level: int = 0,
+    first: int | None = None,
 ) -> tuple[int | None, int, int]:
-    """Return (entity or None, side, level); ``pools[level][side, relation]`` lists candidates, missing means all."""
+    """Return (entity or None, side, level); ``pools[level][side, relation]`` lists candidates, missing means all.
+
+    `first` takes the place of the first attempt if that is among all.
+    """
     head, relation, tail = positive
     side = 0 if next(stream) < round(head_share * 2**32) else 1
     everything = range(num_tails if side else num_heads)
@@ -49,8 +53,10 @@ def negative_oracle(
     if lists[-1] is not everything:
         lists.append(everything)
     for number, candidates in enumerate(lists):
-        for _ in range(31):
+        for attempt in range(31):
             place = _below(stream, len(candidates))
+            if first is not None and (number, attempt) == (0, 0) and candidates is everything:
+                place = first
             if place is not None and not excluded(candidates[place]):
                 return candidates[place], side, level if number == 0 else 0
         left = [entity for entity in candidates if not excluded(entity)]

@@ -104,15 +104,24 @@ class Interaction(ABC):
         """Score every candidate ``(E, D)`` for queries ``(Q, D)`` that were made before: ``(Q, E)``."""
         return self._signed(measure_all(query, candidates, self.kind))
 
-    def score_gathered(self, query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor) -> Tensor:
+    def score_gathered(
+        self,
+        query: Tensor,
+        table: Tensor,
+        entity: Tensor,
+        side: Tensor,
+        pairs: Tensor,
+        *,
+        shared: Tensor | None = None,
+    ) -> Tensor:
         """Score the rows of a table that were drawn: ``(B, K, P)``.
 
         Parameters
         ----------
-        query, table, entity, side, pairs : Tensor
+        query, table, entity, side, pairs, shared : Tensor
             As `hgmm.kg.measures.measure_gathered` takes them.
         """
-        return self._signed(measure_gathered(query, table, entity, side, pairs, self.kind))
+        return self._signed(measure_gathered(query, table, entity, side, pairs, self.kind, shared=shared))
 
     def _signed(self, value: Tensor) -> Tensor:
         return value if self.kind == "dot" else -value

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hgmm.errors import ConfigError
+from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels import translational_score
 from hgmm.kernels._checks import check_axes
 from hgmm.kernels._segment import block_rows
+from hgmm.kg._gathered_products import gathered_products
 
 __all__ = ["MEASURES", "Measure", "measure", "measure_all", "measure_gathered"]
 
@@ -107,7 +108,14 @@ def measure_all(query: Tensor, candidates: Tensor, kind: Measure) -> Tensor:
 
 
 def measure_gathered(
-    query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor, kind: Measure = 1
+    query: Tensor,
+    table: Tensor,
+    entity: Tensor,
+    side: Tensor,
+    pairs: Tensor,
+    kind: Measure = 1,
+    *,
+    shared: Tensor | None = None,
 ) -> Tensor:
     """Compare queries with rows of a table that were drawn for them.
 
@@ -127,6 +135,9 @@ def measure_gathered(
         ``(S, P, 2)`` int64: which of the A queries meets which of the M vectors.
     kind : int or str, optional
         A name in `MEASURES`.
+    shared : Tensor, optional
+        ``(C, L)`` int64, L at most K: what the last L columns of `entity` mostly hold, row c in its rows from
+        ``c ceil(B / C)`` on. It changes no result: inner products with what is shared are matrix products.
 
     Returns
     -------
@@ -142,8 +153,8 @@ def measure_gathered(
 
     Notes
     -----
-    Nothing of size B x K x D is made or kept: distances come from `hgmm.kernels.translational_score`, and for inner
-    products vectors are gathered in blocks, forward and again backward.
+    Nothing of size B x K x D is made or kept: distances come from `hgmm.kernels.translational_score`, which has no
+    use for `shared`, and for inner products vectors are gathered in blocks, forward and again backward.
     """
     _check_kind(kind)
     where = "measure_gathered"
@@ -153,10 +164,17 @@ def measure_gathered(
     check_axes(where, "entity", entity, (B, "K"), hint="B is that of query")
     check_axes(where, "side", side, tuple(entity.shape), hint="one side a drawn entity")
     check_axes(where, "pairs", pairs, (S, "P", 2), hint="a list of pairs a side")
+    if shared is not None:
+        check_axes(where, "shared", shared, ("C", "L"), hint="one row a run of queries")
+        (C, L), K = shared.shape, entity.shape[1]
+        if L > K or C > B or (B and not C):
+            raise ShapeError(
+                f"{where}, shared: expected (C, L) with C in [1, {B}] and L in [0, {K}], got ({C}, {L}); one row a run "
+                "of queries, one entry for each of the last columns of entity"
+            )
     if kind != "dot" and pairs.shape[1]:
         return translational_score(query, table, entity, side.to(torch.int8), pairs, kind)
-    out: Tensor = _GatheredProducts.apply(query, table, entity, side, pairs)  # type: ignore[no-untyped-call]  # as above
-    return out
+    return gathered_products(query, table, entity, side, pairs, shared)
 
 
 def _check_kind(kind: object) -> None:
@@ -209,49 +227,3 @@ class _AllByBlocks(torch.autograd.Function):
         for first in range(0, len(candidates), width):
             for top in range(0, len(query), height):
                 yield slice(top, top + height), slice(first, first + width)
-
-
-class _GatheredProducts(torch.autograd.Function):
-    """Inner products with drawn rows, one side after the other."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor) -> Tensor:
-        ctx.save_for_backward(query, table, entity, side, pairs)
-        out = query.new_empty(entity.numel(), pairs.shape[1])
-        for places, rows, ids, met in _GatheredProducts._blocks(query, table, entity, side, pairs):
-            out[places] = _by_pair(query.flatten(0, 1)[rows], table[ids], met)
-        return out.view(*entity.shape, pairs.shape[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, table, entity, side, pairs = ctx.saved_tensors
-        grad = grad.flatten(0, 1)
-        flat = query.flatten(0, 1)
-        grad_query, grad_table = torch.zeros_like(flat), torch.zeros_like(table)
-        for places, rows, ids, met in _GatheredProducts._blocks(query, table, entity, side, pairs):
-            leaves = (flat[rows], table[ids])
-            of_query, of_table = _derivatives(lambda q, t, met=met: _by_pair(q, t, met), leaves, grad[places])
-            grad_query.index_add_(0, rows, of_query)
-            grad_table.index_add_(0, ids, of_table)
-        return grad_query.view_as(query), grad_table, None, None, None
-
-    @staticmethod
-    def _blocks(
-        query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, list[list[int]]]]:
-        """Yield places in the flat result, rows of the flat queries, rows of the table and the pairs, by side."""
-        _, S, A, D = query.shape
-        width = max(1, block_rows(query.new_empty(0, A + table.shape[1], D)))
-        flat_entity, flat_side = entity.flatten(), side.flatten()
-        for s in range(S):
-            met = pairs[s].tolist()
-            for places in torch.split((flat_side == s).nonzero().squeeze(1), width):
-                yield places, places.div(entity.shape[1], rounding_mode="floor") * S + s, flat_entity[places], met
-
-
-def _by_pair(query: Tensor, vectors: Tensor, pairs: list[list[int]]) -> Tensor:
-    """Multiply ``(n, A, D)`` by ``(n, M, D)`` for each of the P pairs: ``(n, P)``."""
-    if not pairs:
-        return query.new_empty(len(query), 0)
-    return torch.stack([measure(query[:, a], vectors[:, m], "dot") for a, m in pairs], 1)

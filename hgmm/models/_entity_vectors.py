@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from hgmm.kernels._segment import block_rows
 
-__all__ = ["Projected", "entity_vectors"]
+__all__ = ["Projected", "entity_vectors", "renumber"]
 
 # What torch.nn.functional.normalize takes for the length of shorter vectors.
 _SHORTEST = 1e-12
@@ -32,6 +32,18 @@ class Projected(NamedTuple):
     features: Tensor
     weight: Tensor
     bias: Tensor
+
+
+def renumber(num_entities: int, *ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct entities of some tensors, ascending, and for each of all entities its place among these."""
+    # Sorting what was drawn takes longer than going through a mark for every entity.
+    drawn = torch.zeros(num_entities, dtype=torch.bool, device=ids[0].device)
+    for x in ids:
+        drawn[x] = True
+    distinct = drawn.nonzero().squeeze(1)
+    place = torch.empty(num_entities, dtype=torch.int64, device=distinct.device)
+    place[distinct] = torch.arange(len(distinct), device=distinct.device)
+    return distinct, place
 
 
 def entity_vectors(

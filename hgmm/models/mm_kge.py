@@ -17,7 +17,7 @@ from hgmm.kernels._checks import check_axes
 from hgmm.kg.candidate_table import CandidateTable
 from hgmm.kg.interactions import get_interaction
 from hgmm.kg.pair_scores import ModalityPairs, PairScores
-from hgmm.models._entity_vectors import Projected, entity_vectors
+from hgmm.models._entity_vectors import Projected, entity_vectors, renumber
 from hgmm.models._knowledge_schema import check_schema, read_pairs
 from hgmm.registry import MODELS
 
@@ -252,7 +252,7 @@ class MMKGE(nn.Module):
         r = self.relation[relations]
         return F.normalize(r, dim=-1) if self.normalize and self.interaction.normalized else r
 
-    def forward(self, positives: Tensor, entity: Tensor, side: Tensor) -> PairScores:
+    def forward(self, positives: Tensor, entity: Tensor, side: Tensor, shared: Tensor | None = None) -> PairScores:
         """Score triples and corruptions of one end in all its modalities.
 
         Parameters
@@ -263,6 +263,9 @@ class MMKGE(nn.Module):
             ``(B, K)`` int64: what stands in place of the end.
         side : Tensor
             ``(B, K)``: 0 where the head, 1 where the tail is replaced.
+        shared : Tensor, optional
+            ``(C, K)`` int64: what `entity` mostly holds in the rows of a chunk (`hgmm.sampling.NegativeBatch.shared`).
+            It changes no score; inner products with what is shared are matrix products.
 
         Returns
         -------
@@ -287,19 +290,18 @@ class MMKGE(nn.Module):
         check_axes("MMKGE", "side", side, tuple(entity.shape), hint="one side a corruption")
         head, relation, tail = positives.unbind(1)
         drawn = torch.cat([tail.unsqueeze(1), entity], 1)
-        ids, kept = None, torch.cat([tail, head])
-        if self.row_gradients or kept.numel() + entity.numel() < self.num_entities:
-            ids, rows = torch.unique(torch.cat([head, drawn.flatten()]), return_inverse=True)
-            h, rows = rows.split([len(head), drawn.numel()])
-            drawn = rows.view_as(drawn)
-            kept = torch.cat([drawn[:, 0], h])
+        ids, kept, mostly = None, torch.cat([tail, head]), entity if shared is None else shared
+        if self.row_gradients or kept.numel() + mostly.numel() < self.num_entities:
+            ids, place = renumber(self.num_entities, drawn, kept, mostly)
+            drawn, kept, shared = place[drawn], place[kept], None if shared is None else place[shared]
         table, of_kept = self._vectors(ids, kept)
         t, h = of_kept.chunk(2)
         r = self.relation_vectors(relation).unsqueeze(1)
         queries = torch.stack([self.interaction.head_query(r, t), self.interaction.tail_query(h, r)], 1)
         # The true tail comes first, so that one pass over the table scores both kinds.
         sides = torch.cat([torch.ones_like(tail, dtype=torch.int8).unsqueeze(1), side.to(torch.int8)], 1)
-        scores = self.interaction.score_gathered(queries, table, drawn, sides, self.pairs.index(table.device))
+        pairs = self.pairs.index(table.device)
+        scores = self.interaction.score_gathered(queries, table, drawn, sides, pairs, shared=shared)
         positive, negative = scores[:, 0], scores[:, 1:]
         if self._complete:
             return PairScores(positive, negative)

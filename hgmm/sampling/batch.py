@@ -31,12 +31,16 @@ class NegativeBatch(NamedTuple):
     eligible : Tensor or None
         ``(B, K, L)`` bool: which of the modalities that a `ModalityAwareNegativeSampler` corrupts alone it can corrupt
         here. Only where its `choose` has yet to choose.
+    shared : Tensor or None
+        ``(C, K)`` int64: what `entity` holds in the rows of a chunk, row c from ``c ceil(B / C)`` on, but for those
+        negatives that had to be drawn for their positive alone. None if candidates are not shared.
     """
 
     entity: Tensor
     side: Tensor
     modality: Tensor
     eligible: Tensor | None = None
+    shared: Tensor | None = None
 
     def triples(self, positives: Tensor) -> Tensor:
         """Return ``(B, K, 3)`` int64 negatives; where only some modalities are corrupted, these modalities' triples.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hgmm.errors import ConfigError, ShapeError
-from hgmm.kernels.negative_sampling import DrawInputs, KnownTriples, Pools, draw_entities
+from hgmm.kernels.negative_sampling import DrawInputs, KnownTriples, Pools, draw_entities, draw_shared
 from hgmm.sampling.batch import NegativeBatch, check_count, check_entities, check_step, check_triples
 from hgmm.sampling.constraints import TypeConstraints
 
@@ -51,18 +51,22 @@ class EntityNegativeSampler:
         M of the masks, structure included.
     relation_names : sequence of str, optional
         For error messages.
+    chunk_size : int, optional
+        Positives in a row that share their candidates, at least 1; a positive draws its own only where a shared one is
+        refused. Scores against what is shared can be matrix products, and a step touches fewer entities.
 
     Raises
     ------
     ConfigError
-        A number or an id is out of range.
+        A number or an id is out of range, or there are `constraints`, with which nothing can be shared.
     ShapeError
         A tensor has the wrong shape or dtype.
 
     Notes
     -----
     The positive's own entity is never drawn, with and without a filter. Every other candidate that makes no known
-    triple is equally likely. The filter is exact, and there are always K negatives: what is refused is drawn again.
+    triple is equally likely, also where candidates are shared. The filter is exact, and there are always K negatives:
+    what is refused is drawn again.
 
     Tensors may be on any device; `sample` works on that of the positives.
     """
@@ -77,14 +81,21 @@ class EntityNegativeSampler:
         constraints: TypeConstraints | None = None,
         num_modalities: int = 1,
         relation_names: Sequence[str] | None = None,
+        chunk_size: int = 1,
     ) -> None:
         self._where = type(self).__name__
         self.num_entities, self.num_relations = num_entities, head_share.numel()
         self.num_negs_per_pos, self.num_modalities = num_negs_per_pos, num_modalities
-        self.constraints, self.relation_names = constraints, relation_names
+        self.constraints, self.relation_names, self.chunk_size = constraints, relation_names, chunk_size
         check_entities(self._where, num_entities, self.num_relations)
         check_count(self._where, "num_negs_per_pos", num_negs_per_pos)
         check_count(self._where, "num_modalities", num_modalities)
+        check_count(self._where, "chunk_size", chunk_size)
+        if constraints is not None and chunk_size > 1:
+            raise ConfigError(
+                f"{self._where}, chunk_size: candidates by relation cannot be shared, got {chunk_size} with "
+                "constraints; leave out one of the two"
+            )
         if relation_names is not None and len(relation_names) != self.num_relations:
             raise ShapeError(
                 f"{self._where}, relation_names: expected {self.num_relations} names, one a relation, got "
@@ -120,12 +131,10 @@ class EntityNegativeSampler:
         ShapeError
             If positives are not ``(B, 3)`` int64.
         """
-        drawn = draw_entities(self.draw_inputs(positives, seed=seed, step=step))
-        return NegativeBatch(
-            drawn.entity,
-            drawn.side,
-            drawn.entity.new_ones((), dtype=torch.bool).expand(*drawn.entity.shape, self.num_modalities),
-        )
+        inputs = self.draw_inputs(positives, seed=seed, step=step)
+        drawn = draw_entities(inputs)
+        everywhere = drawn.entity.new_ones((), dtype=torch.bool).expand(*drawn.entity.shape, self.num_modalities)
+        return NegativeBatch(drawn.entity, drawn.side, everywhere, shared=inputs.first)
 
     @property
     def pools(self) -> Pools | None:
@@ -139,7 +148,7 @@ class EntityNegativeSampler:
         )
         check_step(self._where, seed, step)
         tables = self._tables_on(positives.device)
-        return DrawInputs(
+        inputs = DrawInputs(
             positives.contiguous(),
             self.num_negs_per_pos,
             tables.head_below,
@@ -151,6 +160,7 @@ class EntityNegativeSampler:
             step,
             relation_names=self.relation_names,
         )
+        return inputs if self.chunk_size == 1 else inputs._replace(first=draw_shared(inputs, self.chunk_size))
 
     def _tables_on(self, device: torch.device) -> _Tables:
         if device not in self._tables:
@@ -216,6 +226,7 @@ class UniformNegativeSampler(EntityNegativeSampler):
         constraints: TypeConstraints | None = None,
         num_modalities: int = 1,
         relation_names: Sequence[str] | None = None,
+        chunk_size: int = 1,
     ) -> None:
         check_entities(type(self).__name__, num_entities, num_relations)
         super().__init__(
@@ -226,6 +237,7 @@ class UniformNegativeSampler(EntityNegativeSampler):
             constraints=constraints,
             num_modalities=num_modalities,
             relation_names=relation_names,
+            chunk_size=chunk_size,
         )
 
 
@@ -259,6 +271,7 @@ class BernoulliNegativeSampler(EntityNegativeSampler):
         constraints: TypeConstraints | None = None,
         num_modalities: int = 1,
         relation_names: Sequence[str] | None = None,
+        chunk_size: int = 1,
     ) -> None:
         where = type(self).__name__
         check_entities(where, num_entities, num_relations)
@@ -271,6 +284,7 @@ class BernoulliNegativeSampler(EntityNegativeSampler):
             constraints=constraints,
             num_modalities=num_modalities,
             relation_names=relation_names,
+            chunk_size=chunk_size,
         )
 
 

@@ -162,7 +162,7 @@ class ModalityAwareNegativeSampler:
             drawn = draw_entities(inputs)
             eligible = tables.of_ends(positives, drawn.side) & tables.has[drawn.entity]
             everywhere = eligible.new_ones(()).expand(*drawn.entity.shape, self.num_modalities)
-            return NegativeBatch(drawn.entity, drawn.side, everywhere, eligible)
+            return NegativeBatch(drawn.entity, drawn.side, everywhere, eligible, inputs.first)
         eligible = tables.of_ends(positives, draw_sides(inputs))
         able = eligible.any(2)
         number = (self._share_now(progress) * able.sum().double()).round().long()
@@ -170,7 +170,7 @@ class ModalityAwareNegativeSampler:
         drawn = draw_entities(inputs._replace(pools=tables.pools, level=asked))
         assert drawn.level is not None
         self._count(able, drawn.level)
-        return NegativeBatch(drawn.entity, drawn.side, _mask(drawn.level, self.num_modalities))
+        return NegativeBatch(drawn.entity, drawn.side, _mask(drawn.level, self.num_modalities), shared=inputs.first)
 
     def choose(self, negatives: NegativeBatch, intra: Tensor, inter: Tensor) -> NegativeBatch:
         """Decide for ``adaptive`` which negatives are corrupted in one modality only.
@@ -212,7 +212,7 @@ class ModalityAwareNegativeSampler:
             chosen = _evenly(able, chosen.sum())
         level = self._tables_on(able.device).deal(negatives.eligible, chosen)
         self._count(able, level)
-        return NegativeBatch(negatives.entity, negatives.side, _mask(level, self.num_modalities))
+        return negatives._replace(modality=_mask(level, self.num_modalities), eligible=None)
 
     @property
     def delivered(self) -> DeliveredShares:

@@ -30,9 +30,14 @@ class TripleBatch(NamedTuple):
     negatives: NegativeBatch
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Positional arguments of the model: positives ``(B, 3)``, entities ``(B, K)`` and sides ``(B, K)``."""
-        return self.positives, self.negatives.entity, self.negatives.side
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Positional arguments of the model: positives ``(B, 3)``, entities ``(B, K)`` and sides ``(B, K)``.
+
+        Where candidates are shared, these ``(C, K)``, too.
+        """
+        negatives = self.negatives
+        inputs = self.positives, negatives.entity, negatives.side
+        return inputs if negatives.shared is None else (*inputs, negatives.shared)
 
     @property
     def num_items(self) -> int:

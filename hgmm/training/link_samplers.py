@@ -47,6 +47,7 @@ def make_sampler(config: LinkConfig, triples: TripleSet, *, num_modalities: int)
         "constraints": TypeConstraints.from_triples(triples.train, **sizes) if config.type_constrained else None,
         "num_modalities": num_modalities,
         "relation_names": triples.relation_vocab,
+        "chunk_size": config.chunk_size,
     }
     if config.proposal == "uniform":
         return UniformNegativeSampler(**shared)

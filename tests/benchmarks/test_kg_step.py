@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,7 +11,18 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from benchmarks import kg_step as bench
-from benchmarks.kg_step import OPTIMIZERS, PROVIDERS, Case, Ours, check_gate, main, make, measure
+from benchmarks.kg_step import (
+    INTERACTIONS,
+    OPTIMIZERS,
+    OUTSIDE_MODELS,
+    PROVIDERS,
+    Case,
+    Ours,
+    check_gate,
+    main,
+    make,
+    measure,
+)
 from hgmm.settings import using_backend
 
 TINY = Case(B=16, K=4, D=6, dataset="", entities=30)
@@ -108,7 +120,18 @@ def test_a_round_has_several_steps_and_tells_the_processor_time_of_one() -> None
 
 
 def test_the_table_compares_with_pykeen() -> None:
-    shared = {"B": 16, "K": 4, "D": 6, "P": 1, "E": 30, "device": "x", "threads": 1, "dataset": "random", "source": "r"}
+    shared = {
+        "interaction": "transe",
+        "B": 16,
+        "K": 4,
+        "D": 6,
+        "P": 1,
+        "E": 30,
+        "device": "x",
+        "threads": 1,
+        "dataset": "random",
+        "source": "r",
+    }
     figures = ("median_ms", "p20_ms", "p80_ms", "cpu_ms", "peak_mib", "positives_per_s")
     ours, theirs = (2.0, 1.0, 3.0, 4.0, 5.0, 8_000.0), (16.0, 9.0, 17.0, 16.0, 50.0, 1_000.0)
     rows = [
@@ -122,19 +145,31 @@ def test_the_table_compares_with_pykeen() -> None:
 
 
 def test_pykeen_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(PROVIDERS) == {"hgmm", "hgmm-fused", "hgmm-rows", "pykeen"}
+    assert set(PROVIDERS) == {"hgmm", "hgmm-fused", "hgmm-rows", "hgmm-shared", "pykeen"}
     assert "skipped: pykeen scores no pairs of modalities" in call("--features", "3").output
+    assert "skipped: pykeen keeps the vectors of rotate in another form" in call("--interaction", "rotate").output
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
     result = call()
     assert result.exit_code == 0, result.output
     assert "skipped: pykeen is not installed" in result.output
 
 
-def test_pykeen_gives_the_same_loss() -> None:
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_sharing_gives_the_same_loss_for_what_is_shared(interaction: str) -> None:
+    case = replace(TINY, interaction=interaction, chunk_size=8)
+    shared = next(Ours(case, "hgmm-shared").batches).negatives.shared
+    assert shared is not None
+    assert shared.shape == (2, 4)
+    check_gate(list(OPTIMIZERS), case)
+
+
+@pytest.mark.parametrize("interaction", OUTSIDE_MODELS)
+def test_pykeen_gives_the_same_loss(interaction: str) -> None:
     pytest.importorskip("pykeen")
+    case = replace(TINY, interaction=interaction)
     with using_backend("reference"):
-        check_gate(["pykeen"], TINY)
-        (row,) = measure(TINY, ["pykeen"], 1, 1, peaks=False)
+        check_gate(["pykeen", "hgmm-shared"], case)
+        (row,) = measure(case, ["pykeen"], 1, 1, peaks=False)
     assert row["versions"]["pykeen"]
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from hgmm.errors import BackendError, ConfigError
 from hgmm.kernels import _native
-from hgmm.kernels.negative_sampling import DrawInputs, KnownTriples, Pools, cpu, draw_entities, draw_sides
+from hgmm.kernels.negative_sampling import DrawInputs, KnownTriples, Pools, cpu, draw_entities, draw_shared, draw_sides
 from hgmm.settings import using_backend
 from tests.kernels.against_reference import threads
 from tests.kernels.cases import generator
@@ -45,6 +46,7 @@ class Problem:
     pools: Sequence[Lists] = ()
     level: int = 0
     K: int = 7
+    chunk_size: int = 0
 
     def head_shares(self) -> list[float]:
         return [1.0, 0.3, *[0.5] * self.num_relations][: self.num_relations]
@@ -68,7 +70,15 @@ class Problem:
             seed,
             step,
             level=self.levels() if self.level else None,
+            first=self.first(),
         )
+
+    def first(self) -> Tensor | None:
+        """Entities that a run of positives has in common; all of them are candidates on both sides."""
+        if not self.chunk_size:
+            return None
+        rows, most = -(-len(self.positives) // self.chunk_size), min(self.num_heads, self.num_tails)
+        return torch.randint(most, (rows, self.K), generator=generator(4))
 
     def levels(self) -> Tensor:
         """Level 0 for the first and every third negative after it."""
@@ -103,6 +113,16 @@ PROBLEMS: dict[str, Problem] = {
     "groups-of-any-size": Problem(MANY[:40], 60, 50, 4, known=MANY, K=5),
     "heads-and-tails-apart": Problem([(2, 0, 11), (0, 1, 3)], 3, 12, 2, known=all_triples(2, 2, 7), K=20),
     "words-that-are-refused": Problem([(7, 2, 1)] * 9, 1_500_000_000, 1_431_655_766, K=30),
+    "shared": Problem(HALF[::7], known=HALF, chunk_size=4),
+    "shared-and-mostly-refused": Problem(NEARLY_ALL[::170], 40, 40, 2, known=NEARLY_ALL, K=9, chunk_size=3),
+    "shared-by-all": Problem(MANY[:40], 60, 50, 4, known=MANY, K=5, chunk_size=64),
+    "shared-beside-lists": Problem(
+        HALF[::5],
+        known=HALF,
+        level=1,
+        pools=[{(0, 0): [1, 5, 8]}, {(s, r): [0, 2, 3, 6] for s in (0, 1) for r in range(3)}],
+        chunk_size=2,
+    ),
     "two-candidates": Problem([(0, 1, 1), (1, 2, 1)], 2, 2, 3),
     "lists": Problem(HALF[::9], known=HALF, pools=[{(0, 0): [1, 5, 8], (1, 1): [0, 2, 3, 4], (1, 2): range(9)}]),
     # Of relation 1 the only tail in the list is the positive's own, or known.
@@ -127,6 +147,7 @@ PROBLEMS: dict[str, Problem] = {
 def expected(problem: Problem, seed: int, step: int) -> tuple[list[list[Any]], list[list[int]], list[list[int]]]:
     known = None if problem.known is None else set(problem.known)
     level, shares = problem.levels() if problem.level else None, problem.head_shares()
+    first = problem.first()
     found = [
         [
             negative_oracle(
@@ -138,6 +159,7 @@ def expected(problem: Problem, seed: int, step: int) -> tuple[list[list[Any]], l
                 known=known,
                 pools=problem.pools,
                 level=0 if level is None else int(level[i, k]),
+                first=None if first is None else int(first[i // -(-len(problem.positives) // len(first)), k]),
             )
             for k in range(problem.K)
         ]
@@ -180,7 +202,7 @@ def test_the_problems_reach_what_they_are_for() -> None:
     assert any(e != 3 for row, sides in zip(entity, side, strict=True) for e, s in zip(row, sides, strict=True) if s)
 
 
-@pytest.mark.parametrize("name", ["unfiltered", "groups-of-any-size", "nearly-all-known", "levels"])
+@pytest.mark.parametrize("name", ["unfiltered", "groups-of-any-size", "nearly-all-known", "levels", "shared"])
 def test_threads_and_instruction_sets_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
     problem = PROBLEMS[name]
     inputs = replace(
@@ -195,6 +217,19 @@ def test_threads_and_instruction_sets_change_nothing(name: str, monkeypatch: pyt
         assert torch.equal(drawn.side, expected.side)
         assert (drawn.level is None) == (expected.level is None)
         assert drawn.level is None or torch.equal(drawn.level, torch.as_tensor(expected.level))
+
+
+def test_what_is_shared_is_uniform_and_different_for_every_chunk_and_step() -> None:
+    inputs = Problem([(0, 0, 1)] * 1000, 60, 50, K=40).inputs()
+    shared = draw_shared(inputs, 7)
+    assert shared.shape == (143, 40)
+    counts = torch.bincount(shared.flatten(), minlength=50)
+    assert counts.numel() == 50
+    assert float(((counts - 143 * 40 / 50) ** 2 / (143 * 40 / 50)).sum()) < chi2.ppf(0.999, 49)
+    assert torch.equal(shared, draw_shared(inputs, 7))
+    for other in (draw_shared(inputs._replace(step=1), 7), draw_shared(inputs._replace(seed=6), 7), shared.roll(1, 0)):
+        assert float((other == shared).double().mean()) < 0.05
+    assert draw_shared(inputs._replace(positives=inputs.positives[:0]), 7).shape == (0, 40)
 
 
 def test_the_library_refuses_what_it_does_not_know(isa: str) -> None:

@@ -57,6 +57,28 @@ def test_gradients_of_gathered_rows_by_finite_differences(kind: Measure) -> None
     assert torch.autograd.gradcheck(lambda q, t: measure_gathered(q, t, *rest, kind), [query, table])
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 3, 4])
+@pytest.mark.parametrize("columns", [0, 2, 3])
+@EACH
+def test_sharing_changes_no_result(kind: Measure, columns: int, chunks: int) -> None:
+    query, table, entity, side, pairs = gathered_inputs()
+    shared = torch.randint(N, (chunks, columns), generator=torch.Generator().manual_seed(5))
+    rows = -(-B // chunks)
+    # As they are all drawn alone, then with most of them as they are shared.
+    drawn = entity.clone()
+    drawn[:, K - columns :] = shared.repeat_interleave(rows, 0)[:B]
+    drawn[1] = entity[1]
+    for given in (entity, drawn):
+        out = measure_gathered(query, table, given, side, pairs, kind, shared=shared)
+        expected = gathered_oracle(query, table, given, side, pairs, kind)
+        torch.testing.assert_close(out, expected)
+        weight = draw(B, K, pairs.shape[1], seed=5).detach()
+        grads = torch.autograd.grad((out * weight).sum(), [query, table])
+        wanted = torch.autograd.grad((expected * weight).sum(), [query, table])
+        for grad, want in zip(grads, wanted, strict=True):
+            torch.testing.assert_close(grad, want)
+
+
 @BLOCKS
 @EACH
 def test_all_candidates_equal_one_by_one(kind: Measure, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +116,9 @@ def test_wrong_shapes() -> None:
         measure_gathered(query, table, entity, side[:, 1:], pairs)
     with pytest.raises(ShapeError, match=r"pairs: expected shape \(2, P, 2\), got \(1, 4, 2\)"):
         measure_gathered(query, table, entity, side, pairs[:1])
+    for wrong in (entity.new_zeros(2, K + 1), entity.new_zeros(0, K), entity.new_zeros(B + 1, K)):
+        with pytest.raises(ShapeError, match=r"shared: expected \(C, L\) with C in \[1, 4\] and L in \[0, 3\], got \("):
+            measure_gathered(query, table, entity, side, pairs, "dot", shared=wrong)
     with pytest.raises(ShapeError, match=r"query: expected shape \(Q, D\), got \(4,\)"):
         measure_all(query[:, 0, 0, 0], table[:, 0], 1)
     with pytest.raises(ShapeError, match=r"candidates: expected shape \(E, 4\), got \(5, 3, 4\)"):

@@ -199,6 +199,28 @@ def test_few_draws_score_as_many_do(name: str) -> None:
         close(x, y, torch.float64)
 
 
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("name", INTERACTIONS)
+def test_what_triples_share_is_scored_as_what_they_do_not(name: str, few: bool) -> None:
+    model, triples, side = make(interaction=name), TRIPLES[[0, 1, 1, 3]], SIDE
+    # The third triple was refused both candidates of its chunk; 6 was refused by all of its own.
+    shared = torch.tensor([[3, 0], [2, 6]])
+    entity = torch.tensor([[3, 0], [3, 0], [4, 1], [2, 0]])
+    if few:
+        triples, side, shared, entity = triples[:1], side[:1, :1], shared[:1, :1], entity[:1, :1]
+    plain, chunked = model(triples, entity, side), model(triples, entity, side, shared)
+    for x, y in zip(plain, chunked, strict=True):
+        close(x.double(), y.double(), torch.float64)
+    parameters = list(model.parameters())
+    weight = torch.randn(plain.negative.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for x, y in zip(
+        torch.autograd.grad((plain.negative * weight).sum() + plain.positive.sum(), parameters),
+        torch.autograd.grad((chunked.negative * weight).sum() + chunked.positive.sum(), parameters),
+        strict=True,
+    ):
+        close(x, y, torch.float64)
+
+
 def test_absent_features_may_be_nan_and_take_no_gradient() -> None:
     model = make()
     values, present = features()

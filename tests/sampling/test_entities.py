@@ -252,3 +252,44 @@ def test_a_positive_whose_true_set_is_everything_names_the_relation() -> None:
     assert sampler.sample(torch.tensor([[0, 0, 1]]), seed=0).entity.shape == (1, 3)
     with pytest.raises(ConfigError, match=r"row 1, \(2, 1, 3\) of relation 'is like', every other (head|tail) makes"):
         sampler.sample(torch.tensor([[0, 0, 1], [2, 1, 3]]), seed=0)
+
+
+@pytest.mark.parametrize("chunk_size", [2, 16, 1000])
+def test_shared_candidates_are_filtered_and_every_other_entity_is_equally_likely(chunk_size: int) -> None:
+    positive = torch.tensor([5, 0, 5])
+    known = positive.repeat(20, 1)
+    known[:, 2] = torch.arange(3, 23)
+    sampler = EntityNegativeSampler(torch.tensor([0.5]), N, 40, known=known, chunk_size=chunk_size)
+    counts = torch.zeros(2, N)
+    for step in range(60):
+        batch = sampler.sample(positive.repeat(50, 1), seed=11, step=step)
+        assert not bool(found_in(batch.triples(positive.repeat(50, 1)), known, 1).any())
+        # One negative of a chunk: the others are not independent of it.
+        first = slice(None, None, chunk_size)
+        counts += torch.bincount((batch.side[first] * N + batch.entity[first]).flatten(), minlength=2 * N).view(2, N)
+    for side, excluded in ((0, [5]), (1, [*range(3, 23)])):
+        allowed = torch.ones(N, dtype=torch.bool)
+        allowed[excluded] = False
+        assert not bool(counts[side, ~allowed].any())
+        assert p_value(counts[side, allowed], float(counts[side].sum()) / int(allowed.sum())) > 1e-3
+
+
+def test_shared_says_what_the_rows_of_a_chunk_have_in_common() -> None:
+    batch = uniform(known=TRAIN, chunk_size=8).sample(TRAIN[:37], seed=3)
+    assert batch.shared is not None
+    assert batch.shared.shape == (5, 8)
+    common = batch.shared.repeat_interleave(8, 0)[:37]
+    alone = batch.entity != common
+    assert 0 < int(alone.sum()) < alone.numel() / 2
+    # Just those are drawn anew whose shared entity would make a known triple, or the positive itself.
+    refused = found_in(batch._replace(entity=common).triples(TRAIN[:37]), TRAIN)
+    assert torch.equal(alone, refused)
+    assert uniform().sample(TRAIN[:5], seed=3).shared is None
+
+
+def test_candidates_of_a_relation_cannot_be_shared() -> None:
+    constraints = TypeConstraints.from_triples(TRAIN, num_entities=N, num_relations=R)
+    with pytest.raises(ConfigError, match=r"chunk_size: candidates by relation cannot be shared, got 8 with constr"):
+        uniform(constraints=constraints, chunk_size=8)
+    with pytest.raises(ConfigError, match=r"chunk_size: must be a whole number in \[1, "):
+        uniform(chunk_size=0)

@@ -15,7 +15,7 @@ from hgmm import datasets
 from hgmm.errors import ConfigError
 from hgmm.kg import TripleSet
 from hgmm.losses import ranking_loss
-from hgmm.models import MMKGE, MMComplEx, MMTransE
+from hgmm.models import MMKGE, MMComplEx, MMDistMult, MMTransE
 from hgmm.sampling import NegativeBatch
 from hgmm.training import Callback, FitResult, LinkConfig, LinkPredictionTask, TrainConfig, Trainer
 from hgmm.training.link_config import SAMPLERS
@@ -229,6 +229,33 @@ def test_type_constraints_propose_what_stands_at_that_end_in_training() -> None:
         for (_, r, _), entities, sides in zip(batch.positives.tolist(), *batch.negatives[:2], strict=True):
             for entity, side in zip(entities.tolist(), sides.tolist(), strict=True):
                 assert entity in ends[r, side]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_triples_may_share_their_candidates(sampler: str) -> None:
+    link = dataclasses.replace(LINK, sampler=sampler, chunk_size=4, num_negs_per_pos=16)
+    losses = []
+    for cls in (MMDistMult, MMTransE):
+        model, graph = make_model(holes=True, cls=cls)
+        task = LinkPredictionTask(link)
+        batch = next(iter(task.plan(model, graph, TRAIN, CPU).train.batches(1)))
+        shared = batch.negatives.shared
+        assert shared is not None
+        assert shared.shape == (2, 16)
+        assert float((batch.negatives.entity == shared.repeat_interleave(4, 0)).double().mean()) > 0.1
+        chunked = task.training_loss(model, model(*batch.inputs), batch)[0]
+        plain = task.training_loss(model, model(*batch.inputs[:3]), batch)[0]
+        assert float(chunked.detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
+        losses.append(fit(model, graph, link, epochs=20).epochs)
+    for epochs in losses:
+        assert epochs[-1].loss < epochs[0].loss
+
+
+def test_candidates_that_fit_a_relation_are_not_shared() -> None:
+    with pytest.raises(
+        ConfigError, match=r"link.chunk_size: entities that fit a relation cannot .* got 4 with type_con"
+    ):
+        dataclasses.replace(LINK, type_constrained=True, chunk_size=4)
 
 
 def test_named_modalities_alone_are_corrupted() -> None:

@@ -21,12 +21,14 @@ struct IndexArgs {
 
 // Mirrored by hgmm/kernels/negative_sampling/cpu.py.
 struct DrawArgs {
-  int64_t num_positives, K, num_entities, num_heads, num_tails, num_relations, seed, step, num_slots;
+  int64_t num_positives, K, num_entities, num_heads, num_tails, num_relations, seed, step, num_slots,
+      chunk_size;
   int32_t threads, only_sides;
   const int64_t* positives;         // (B, 3)
   const int64_t* head_below;        // (R,)
   const int64_t* table;             // (levels, 2, R), null: all entities everywhere
   const int64_t *indptr, *ids;      // lists of candidates
+  const int64_t* first;             // (C, K): the first attempt among all, null: drawn
   uint64_t* slots;                  // null: nothing is known
   int32_t* blocks;
   int64_t* entity;                  // (B, K)
@@ -155,7 +157,7 @@ class Sampler {
       uint32_t row[PhiloxLanes::kLanes], k[PhiloxLanes::kLanes];
       number(first, row, k);
       const PhiloxLanes words(row, k, uint32_t(a.step), 0, uint32_t(a.seed), uint32_t(uint64_t(a.seed) >> 32));
-      const uint32_t undone = attempt(first, lanes, row, words, positives, begin);
+      const uint32_t undone = attempt(first, lanes, row, k, words, positives, begin);
       if (a.only_sides) continue;
       for (uint32_t rest = undone; rest; rest &= rest - 1) {
         const int lane = __builtin_ctz(rest);
@@ -185,11 +187,11 @@ class Sampler {
   }
 
   // Writes sides, and the entities of a first attempt among all; returns a bit for each that must be drawn otherwise.
-  uint32_t attempt(int64_t first, int lanes, const uint32_t* row, const PhiloxLanes& words, const Positive* positives,
-                   int64_t begin) const {
+  uint32_t attempt(int64_t first, int lanes, const uint32_t* row, const uint32_t* k, const PhiloxLanes& words,
+                   const Positive* positives, int64_t begin) const {
     // Stores of bytes may change anything for all that the compiler knows.
     const List all[2] = {all_[0], all_[1]};
-    const int64_t *head_below = a.head_below, *table = a.table;
+    const int64_t *head_below = a.head_below, *table = a.table, *given = a.first;
     int64_t* entity = a.entity + (a.only_sides ? 0 : first);
     int8_t *sides = a.side + first, *level = a.level ? a.level + first : nullptr;
     const bool only_sides = a.only_sides;
@@ -201,10 +203,14 @@ class Sampler {
       if (only_sides) continue;
       const bool listed = table && pool_of(level ? level[lane] : 0, side, p.relation) != kWhole;
       const uint64_t product = words.word[1][lane] * all[side].size;
-      const uint32_t place = uint32_t(product >> 32);
+      uint32_t place = uint32_t(product >> 32);
+      bool refused = (uint32_t(product) < all[side].refuse_below) | !all[side].size;
+      if (given) {
+        place = uint32_t(given[row[lane] / a.chunk_size * a.K + k[lane]]);
+        refused = false;
+      }
       entity[lane] = place;
       // Nine of ten negatives need no more than this.
-      const bool refused = (uint32_t(product) < all[side].refuse_below) | !all[side].size;
       const bool again = listed | refused | p.sieve[side].holds(place);
       undone |= uint32_t{again} << lane;
     }
@@ -239,6 +245,8 @@ class Sampler {
     for (;;) {
       const List list = pool == kWhole ? all_[side] : List(a.ids + a.indptr[pool], a.indptr[pool + 1] - a.indptr[pool]);
       for (const int64_t last = index + kMaxAttempts; index < last; ++index) {
+        // `attempt` has seen that the given one is excluded.
+        if (index == kFirstAttempt && a.first && pool == kWhole) continue;
         if (list.choose(words[index], &place) && !p.excludes(side, list[place])) return list[place];
       }
       const std::vector<int64_t>& left = complement.of(p, side, pool, list);

@@ -5,7 +5,7 @@ A folder like those of the operators, without `autograd`: the results are whole 
 
 from __future__ import annotations
 
-from hgmm.kernels.negative_sampling.draw import draw_entities, draw_sides
+from hgmm.kernels.negative_sampling.draw import draw_entities, draw_shared, draw_sides
 from hgmm.kernels.negative_sampling.inputs import MAX_ENTITIES, MAX_STEP, DrawInputs, Drawn, Pools
 from hgmm.kernels.negative_sampling.known import KnownTriples
 
@@ -17,5 +17,6 @@ __all__ = [
     "KnownTriples",
     "Pools",
     "draw_entities",
+    "draw_shared",
     "draw_sides",
 ]

@@ -22,10 +22,12 @@ _IndexArgs = _native.structure(
 _DrawArgs = _native.structure(
     sizes=(
         *("num_positives", "K", "num_entities", "num_heads", "num_tails", "num_relations", "seed", "step"),
-        "num_slots",
+        *("num_slots", "chunk_size"),
     ),
     flags=("threads", "only_sides"),
-    pointers=(*("positives", "head_below", "table", "indptr", "ids", "slots", "blocks", "entity", "side", "level"),),
+    pointers=(
+        *("positives", "head_below", "table", "indptr", "ids", "first", "slots", "blocks", "entity", "side", "level"),
+    ),
 )
 
 
@@ -50,6 +52,7 @@ def run(inputs: DrawInputs) -> Drawn:
     entity, side = empty_entities(inputs), torch.empty(inputs.shape, dtype=torch.int8)
     level = None if inputs.level is None else inputs.level.clone(memory_format=torch.contiguous_format)
     index = None if known is None or inputs.only_sides else _index(known)
+    first = None if inputs.first is None else inputs.first.contiguous()
     args = _DrawArgs(
         num_positives=B,
         K=K,
@@ -60,6 +63,7 @@ def run(inputs: DrawInputs) -> Drawn:
         seed=inputs.seed,
         step=inputs.step,
         num_slots=0 if index is None else index.slots.numel(),
+        chunk_size=inputs.chunk_size,
         threads=torch.get_num_threads(),
         only_sides=inputs.only_sides,
         positives=p(inputs.positives),
@@ -67,6 +71,7 @@ def run(inputs: DrawInputs) -> Drawn:
         table=None if pools is None else p(pools.table),
         indptr=None if pools is None else p(pools.indptr),
         ids=None if pools is None else p(pools.ids),
+        first=p(first),
         slots=None if index is None else p(index.slots),
         blocks=None if index is None else p(index.blocks),
         entity=p(entity),

@@ -10,7 +10,7 @@ from hgmm.kernels._dispatch import Backend, compiled_backends, implementation, s
 from hgmm.kernels.negative_sampling import reference
 from hgmm.kernels.negative_sampling.inputs import DrawInputs, Drawn
 
-__all__ = ["draw_entities", "draw_sides"]
+__all__ = ["draw_entities", "draw_shared", "draw_sides"]
 
 
 _OP = "negative_sampling"
@@ -28,6 +28,24 @@ _BACKENDS = (
 )
 
 
+def draw_shared(inputs: DrawInputs, chunk_size: int) -> Tensor:
+    """Draw what positives have in common, for ``DrawInputs.first``.
+
+    Parameters
+    ----------
+    inputs : DrawInputs
+        Of the draw that it is for.
+    chunk_size : int
+        Positives in a row that share their candidates, at least 1.
+
+    Returns
+    -------
+    Tensor
+        ``(ceil(B / chunk_size), K)`` int64, uniform and independent; the same on every device.
+    """
+    return reference.shared(inputs, chunk_size)
+
+
 def draw_sides(inputs: DrawInputs) -> Tensor:
     """Return ``(B, K)`` int8 sides, 0 head and 1 tail: those that `draw_entities` gives for the same arguments."""
     return _run(inputs._replace(only_sides=True)).side
@@ -38,7 +56,8 @@ def draw_entities(inputs: DrawInputs) -> Drawn:
 
     Every negative has a stream of 32-bit words, Philox4x32-10 with the seed as key and the counter (positive, k, step,
     block). Word 0 below ``head_below[relation]`` corrupts the head. Each further word is an attempt, mapped to the
-    candidates by multiply-shift with rejection, so each is equally likely. After 31 attempts the entity is drawn from
+    candidates by multiply-shift with rejection, so each is equally likely; the first of those among all is taken from
+    ``inputs.first`` instead where that is given. After 31 attempts the entity is drawn from
     the list of candidates without the excluded ones; if there is none, the negative falls back to level 0 and then to
     all entities.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "MAX_ENTITIES",
     "MAX_STEP",
+    "SHARED_WORD",
     "WHOLE",
     "DrawInputs",
     "Drawn",
@@ -28,6 +30,8 @@ __all__ = [
 FIRST_ATTEMPT = 1
 MAX_ATTEMPTS = 31
 WHOLE = -1
+# Of the streams of candidates that positives share; no negative comes to it by itself.
+SHARED_WORD = 2**33
 MAX_ENTITIES = 2**31
 """Numbers of entities are below this: an attempt has 32 bits."""
 MAX_STEP = 2**32
@@ -77,6 +81,9 @@ class DrawInputs(NamedTuple):
         Whether no entity is asked for.
     relation_names : sequence of str or None
         For messages.
+    first : Tensor or None
+        ``(C, K)`` int64 entities that take the place of the first attempt among all: row c is that of the positives
+        from ``c ceil(B / C)`` on.
     """
 
     positives: Tensor
@@ -91,6 +98,12 @@ class DrawInputs(NamedTuple):
     level: Tensor | None = None
     only_sides: bool = False
     relation_names: Sequence[str] | None = None
+    first: Tensor | None = None
+
+    @property
+    def chunk_size(self) -> int:
+        """Positives that share a row of `first`; the last row may have fewer."""
+        return 1 if self.first is None else max(1, math.ceil(len(self.positives) / max(1, len(self.first))))
 
     @property
     def shape(self) -> tuple[int, int]:

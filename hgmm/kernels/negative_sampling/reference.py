@@ -5,6 +5,7 @@ The README has the rules; every step works on all negatives that still need one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,13 +15,14 @@ from hgmm.kernels._philox import philox
 from hgmm.kernels.negative_sampling.inputs import (
     FIRST_ATTEMPT,
     MAX_ATTEMPTS,
+    SHARED_WORD,
     WHOLE,
     DrawInputs,
     Drawn,
     empty_entities,
 )
 
-__all__ = ["run"]
+__all__ = ["run", "shared"]
 
 _WORD = 0xFFFFFFFF
 _WORDS = 4
@@ -42,6 +44,15 @@ def run(inputs: DrawInputs) -> Drawn:
     failed = draw.run(entity.view(-1), words)
     level = None if inputs.level is None else draw.level.to(torch.int8).view(B, K)
     return Drawn(entity, side.view(B, K), level, failed)
+
+
+def shared(inputs: DrawInputs, chunk_size: int) -> Tensor:
+    """Draw K entities for each `chunk_size` positives."""
+    rows, K = math.ceil(inputs.shape[0] / chunk_size), inputs.num_negs_per_pos
+    row = torch.arange(rows, device=inputs.positives.device).repeat_interleave(K)
+    k = torch.arange(K, device=row.device).repeat(rows)
+    sizes = torch.full_like(row, min(inputs.num_heads, inputs.num_tails))
+    return _uniform(_Words(inputs, row, k), sizes, SHARED_WORD).view(rows, K)
 
 
 class _Words:
@@ -70,6 +81,17 @@ def _below(word: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Map words to [0, size) without bias: Lemire, ACM TOMACS 2019, doi 10.1145/3230636; say which must be refused."""
     product = word * size
     return product >> 32, ((product & _WORD) < 2**32 % size.clamp(min=1)) | (size == 0)
+
+
+def _uniform(words: _Words, size: Tensor, index: int) -> Tensor:
+    """Draw from [0, size) with as many words, from number `index` on, as that takes."""
+    result, open_ = torch.empty_like(size), torch.arange(size.numel(), device=size.device)
+    while open_.numel():
+        result[open_], refused = _below(words.of(index), size[open_])
+        open_ = open_[refused]
+        words.keep(refused)
+        index += 1
+    return result
 
 
 class _Draw:
@@ -108,6 +130,10 @@ class _Draw:
             begin, size = self._range(at)
             place, refused = _below(words.of(index), size)
             candidate = self._candidates(self.pool[at], begin, place)
+            if index == FIRST_ATTEMPT and self.inputs.first is not None:
+                given = self.inputs.first[self.row[at] // self.inputs.chunk_size, self.k[at]]
+                among_all = self.pool[at] == WHOLE
+                candidate, refused = torch.where(among_all, given, candidate), refused & ~among_all
             entity[at] = candidate
             again = refused | self._excluded(at, candidate)
             at = at[again]
@@ -130,7 +156,8 @@ class _Draw:
             size = indptr.diff()[alike]
             nothing.append(part[size == 0])
             some = size > 0
-            entity[part[some]] = left[indptr[alike[some]] + self._places(part[some], size[some], first)]
+            words = _Words(self.inputs, self.row[part[some]], self.k[part[some]])
+            entity[part[some]] = left[indptr[alike[some]] + _uniform(words, size[some], first)]
         return torch.cat(nothing)
 
     def _parts(self, at: Tensor) -> Iterator[Tensor]:
@@ -152,18 +179,6 @@ class _Draw:
         keep = ~self._excluded(one[owner], candidate)
         counts = torch.bincount(owner[keep], minlength=one.numel())
         return candidate[keep], torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-    def _places(self, at: Tensor, size: Tensor, first: int) -> Tensor:
-        """Draw from [0, size), with as many words as that takes."""
-        result, open_ = torch.empty_like(size), torch.arange(at.numel(), device=at.device)
-        words = _Words(self.inputs, self.row[at], self.k[at])
-        index = first
-        while open_.numel():
-            result[open_], refused = _below(words.of(index), size[open_])
-            open_ = open_[refused]
-            words.keep(refused)
-            index += 1
-        return result
 
     def _range(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """Return where the list of each negative begins and how long it is."""
