@@ -86,7 +86,7 @@ def test_a_wrong_command_is_found(command: str) -> None:
 def test_readme_has_exactly_the_two_set_up_commands() -> None:
     lines = "\n".join(blocks(REPOSITORY / "README.md", "sh")).splitlines()
     set_up = [line for line in lines if line.startswith("pip ")]
-    assert set_up == ["pip install . && hgmm train --dataset emoji", 'pip install -e ".[test]" && pytest']
+    assert set_up == ["pip install . && hgmm train --dataset emoji", 'pip install -e ".[test]" && pytest -n auto']
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
