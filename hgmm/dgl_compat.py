@@ -7,11 +7,13 @@ the real module cannot be loaded, a stand-in takes its place that raises a clear
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +24,7 @@ from packaging.version import Version
 
 from hgmm.errors import BackendError
 
-__all__ = ["DGL_RANGE", "dgl", "notes"]
+__all__ = ["DGL_RANGE", "dgl", "notes", "one_thread", "seed"]
 
 DGL_RANGE = (Version("1.1.3"), Version("2.5"))
 
@@ -104,3 +106,30 @@ def _import_dgl() -> Any:
 
 
 dgl: Any = _import_dgl()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let DGL work with one thread: with more, they race for the order of neighbours and nodes in a block."""
+    before = dgl.utils.get_num_threads()
+    dgl.utils.set_num_threads(1)
+    try:
+        yield
+    finally:
+        dgl.utils.set_num_threads(before)
+
+
+def seed(number: int) -> None:
+    """Seed DGL's generators so that the calling thread draws the same in every process.
+
+    DGL numbers its threads as they are first seeded and adds the number to the seed. ``dgl.seed`` alone lets all of
+    them race for the numbers; here the calling thread takes its own before the others are asked.
+
+    Parameters
+    ----------
+    number : int
+        The seed.
+    """
+    with one_thread():
+        dgl.seed(number)
+    dgl.seed(number)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -81,3 +82,20 @@ def test_the_stand_in_says_what_it_is_when_used() -> None:
 def test_the_stand_in_has_no_dunder_attributes() -> None:
     with pytest.raises(AttributeError, match="__wrapped__"):
         _ = dgl_compat._GraphBoltStandIn("dgl.graphbolt").__wrapped__
+
+
+def drawn_elsewhere(threads: int) -> str:
+    draw = (
+        "from hgmm.training.trainer import seed_everything; from hgmm.dgl_compat import dgl; "
+        f"dgl.utils.set_num_threads({threads}); seed_everything(5); print(dgl.random.choice(1000000, 5).tolist())"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", draw], capture_output=True, check=True, text=True
+    ).stdout
+
+
+def test_a_seed_gives_the_same_numbers_in_every_process_whatever_its_threads() -> None:
+    alone = drawn_elsewhere(threads=1)
+    assert alone.count(",") == 4
+    # So many threads that this one is hardly ever the first.
+    assert [drawn_elsewhere(threads=256) for _ in range(2)] == [alone] * 2

@@ -5,7 +5,6 @@ A batch depends on nothing but the seed, the epoch and its number, so an interru
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hgmm.dgl_compat import dgl
+from hgmm.dgl_compat import dgl, one_thread
 from hgmm.graph import MultimodalGraph
 from hgmm.training.config import TrainConfig
 
@@ -134,17 +133,6 @@ class FullGraphLoader:
             yield self._batch
 
 
-@contextlib.contextmanager
-def _one_dgl_thread() -> Iterator[None]:
-    """Let DGL sample with one thread: with more, they race for the order of neighbours and nodes in a block."""
-    before = dgl.utils.get_num_threads()
-    dgl.utils.set_num_threads(1)
-    try:
-        yield
-    finally:
-        dgl.utils.set_num_threads(before)
-
-
 class NeighborLoader:
     """Batches of target nodes with sampled neighbourhoods, as DGL's message-flow blocks.
 
@@ -201,8 +189,8 @@ class NeighborLoader:
             if step < start:
                 continue
             # DGL's random state cannot be saved; a seed for each step makes saving it needless.
-            dgl.seed(stream_seed(self._seed, epoch, step))
-            with _one_dgl_thread():
+            with one_thread():
+                dgl.seed(stream_seed(self._seed, epoch, step))
                 _, _, blocks = self._sampler.sample(self._graph.g, {target: chosen})
             moved = [move_block(block, self._device) for block in blocks]
             yield Batch((moved,), labels[chosen].to(self._device), chosen.to(self._device))

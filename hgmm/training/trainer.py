@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hgmm.dgl_compat import dgl
+from hgmm import dgl_compat
 from hgmm.errors import ConfigError, unknown_name
 from hgmm.graph import MultimodalGraph
 from hgmm.training.checkpoint import (
@@ -47,7 +47,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - a model may draw from it
     torch.manual_seed(seed)
-    dgl.seed(seed)
+    dgl_compat.seed(seed)
 
 
 class Trainer:
