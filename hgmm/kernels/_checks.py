@@ -34,6 +34,8 @@ HALF_DTYPES = (torch.bfloat16, torch.float16)
 MAX_MODALITIES = 8
 """What the compiled attentions take: a node's mask of modalities is one byte; csrc/api.h has the same number."""
 _INDEX_DTYPES = (torch.int32, torch.int64)
+# Asked once, because dynamo does not trace the question in every release.
+_AUTOCAST_DEVICES = frozenset(x for x in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(x))
 
 
 def describe_tensor(x: Tensor | None) -> str:
@@ -293,7 +295,7 @@ def cast_for_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """Cast tensors, except float64, to the dtype of the ``torch.autocast`` that is on for the first one's device."""
     assert tensors[0] is not None
     device = tensors[0].device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if not (device in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device)):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors)

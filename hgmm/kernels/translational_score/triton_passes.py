@@ -149,8 +149,8 @@ def table_pass(
                 s = tl.load(side + e, mask=drawn, other=0).to(tl.int64)
                 q_row = (e // K * S + s) * A
                 for p in range(P):
+                    a = tl.load(pairs + (s * P + p) * 2, mask=drawn, other=0)
                     ok = drawn & (tl.load(pairs + (s * P + p) * 2 + 1, mask=drawn, other=-1) == own_m)
-                    a = tl.load(pairs + (s * P + p) * 2, mask=ok, other=0)
                     there = ok[:, None] & (d < W)
                     factor = _factor(grad_out, out, e * P + p, ok, ACC, ROOT)[:, None]
                     from_query = ((q_row + a) * D)[:, None]
