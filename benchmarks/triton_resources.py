@@ -144,8 +144,7 @@ def _output(tool: str, *arguments: str) -> str:
 def compile_launch(launch: rows.Launch, arch: int) -> Resources:
     """Compile one launch for a compute capability, as 90 for sm_90, and read what it takes."""
     assert isinstance(launch.kernel, JITFunction)
-    options = {"num_warps": launch.num_warps, **rows.COMPILER_OPTIONS}
-    compiled = triton.compile(_source(launch), GPUTarget("cuda", arch, 32), options)
+    compiled = triton.compile(_source(launch), GPUTarget("cuda", arch, 32), launch.options)
     with NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(compiled.asm["cubin"])
         usage, code = _output("cuobjdump", "-res-usage", file.name), _output("nvdisasm", "-c", file.name)
@@ -155,7 +154,7 @@ def compile_launch(launch: rows.Launch, arch: int) -> Resources:
         kernel=launch.kernel.__name__.lstrip("_"),
         sweeps=_sweeps(launch),
         edges=launch.arguments["BE"],
-        warps=launch.num_warps,
+        warps=launch.options["num_warps"],
         default=launch.default,
         arch=arch,
         registers=found["REG"],

@@ -22,7 +22,6 @@ from hgmm.kernels._triton import interpreted
 from hgmm.kernels._triton_device import log_sum_exp_of_parts, sum_of_parts
 
 __all__ = [
-    "COMPILER_OPTIONS",
     "Launch",
     "Rows",
     "absent",
@@ -46,9 +45,10 @@ TILES = ((1024, 2), (1024, 1), (2048, 4), (512, 1))
 SMALL_TILES = ((512, 2), (256, 1), (512, 1), (1024, 4))
 MOST_EDGES = 32
 MOST_WARPS = 8
-# Left alone, the assembler spills some registers of a loop to fit one more program on a multiprocessor. Fusion of
-# multiplications and additions is named because Triton is about to change its default.
-COMPILER_OPTIONS = {"enable_fp_fusion": True} | ({} if torch.version.hip else {"maxnreg": 168})
+# Below it, where a GPU holds about all programs at once, compiling the other tiles takes longer than they could save.
+FEWEST_TO_TUNE = 4096
+# Left alone, the assembler spills some registers of a loop to fit one more program on a multiprocessor.
+_REGISTERS = {} if torch.version.hip else {"maxnreg": 168}
 
 
 class Rows(NamedTuple):
@@ -128,11 +128,23 @@ def _spread(indptr: Tensor, work: int, longest: int) -> Rows:
 
 
 class Launch(NamedTuple):
-    """One call of a kernel with one of its tiles, as `recorded` keeps it; arguments and constants by name."""
+    """One call of a kernel with one of its tiles, as `recorded` keeps it.
+
+    Attributes
+    ----------
+    kernel : triton.JITFunction
+        The kernel.
+    arguments : dict
+        Arguments and constants by name.
+    options : dict
+        What the compiler is told.
+    default : bool
+        Whether the tile is the default one.
+    """
 
     kernel: Any
     arguments: dict[str, Any]
-    num_warps: int
+    options: dict[str, Any]
     default: bool
 
 
@@ -158,12 +170,13 @@ def launch(
     *,
     numbers: int,
     small: bool = False,
+    fuse: bool = True,
 ) -> None:
     """Run a kernel with the best of the declared tiles.
 
-    On CUDA the first call for each set of `constants` and dtypes times the declared tiles. Under
-    ``torch.use_deterministic_algorithms`` and in the interpreter the default tile is taken, so that runs of different
-    processes give the same bits too.
+    On CUDA the first call for each set of `constants` and dtypes times the declared tiles. The default tile is taken
+    for fewer than `FEWEST_TO_TUNE` programs; and in the interpreter and under ``torch.use_deterministic_algorithms``,
+    so that runs of different processes give the same bits too.
 
     Parameters
     ----------
@@ -179,23 +192,28 @@ def launch(
         Numbers of a gathered vector in the tile.
     small : bool, optional
         Take `SMALL_TILES`.
+    fuse : bool, optional
+        Let the compiler fuse multiplications and additions. Fused, the lanes that add up the same number may round it
+        differently, and a number less itself need not be 0: False is for kernels that need the sign of a difference.
     """
     if programs == 0:
         return
+    # Named even where it is on, because Triton is about to change its default.
+    options = {"enable_fp_fusion": fuse, **_REGISTERS}
     tiles = _tiles(numbers, small)
     if _recorder is not None:
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
         _recorder.extend(
-            Launch(kernel, {**named, "BE": edges}, warps, place == 0) for place, (edges, warps) in enumerate(tiles)
+            Launch(kernel, {**named, "BE": edges}, {**options, "num_warps": warps}, place == 0)
+            for place, (edges, warps) in enumerate(tiles)
         )
         return
-    options = {**constants, **COMPILER_OPTIONS}
     with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]  # as above
-        if _takes_default():
+        if programs < FEWEST_TO_TUNE or _takes_default():
             edges, warps = tiles[0]
-            kernel[(programs,)](*arguments, **options, BE=edges, num_warps=warps)
+            kernel[(programs,)](*arguments, **constants, **options, BE=edges, num_warps=warps)
         else:
-            _tuned(kernel, tiles, tuple(constants))[(programs,)](*arguments, **options)
+            _tuned(kernel, tiles, tuple(constants))[(programs,)](*arguments, **constants, **options)
 
 
 def _takes_default() -> bool:

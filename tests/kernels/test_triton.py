@@ -156,7 +156,8 @@ def test_index_tensors_made_in_inference_mode_are_spread_anew() -> None:
         assert _triton_rows.rows_of(indptr).num_runs == 2
 
 
-def test_the_best_tile_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("many", [True, False])
+def test_the_best_tile_is_found_once_for_many_programs(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import triton
 
     from hgmm.kernels import _triton_rows
@@ -173,13 +174,15 @@ def test_the_best_tile_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = triton.autotune
     monkeypatch.setattr(triton, "autotune", lambda **options: real(**options, do_bench=bench))
     monkeypatch.setattr(_triton_rows, "_takes_default", lambda: False)
+    monkeypatch.setattr(_triton_rows, "FEWEST_TO_TUNE", 1 if many else 2)
     _triton_rows._tuned.cache_clear()
     csc = relation_there(TWO)
     x = torch.randn(2, 1, 40, generator=generator()).to(DEVICE)
     for _ in range(2):
         out, _ = triton_kernels.forward(csc, x, None, None, False)
         torch.testing.assert_close(out[0], x.sum(0))
-    assert len(timed) == len(_triton_rows._tiles(64, False)) > 2
+    assert len(timed) == (len(_triton_rows._tiles(64, False)) if many else 0)
+    assert len(_triton_rows._tiles(64, False)) > 2
     _triton_rows._tuned.cache_clear()
 
 

@@ -193,3 +193,15 @@ def test_what_it_refuses(M: int, options: dict[str, Any], message: str) -> None:
     csc = relation_there(case)
     with backend("triton"), pytest.raises(BackendError, match=message):
         cross_modal_attention(csc, *there(leaves_of(case, "float64", M=M, H=1, D=2)), **options)
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_nothing_is_fused_where_the_sign_of_a_difference_counts(align: bool) -> None:
+    from hgmm.kernels import _triton_rows
+
+    case = CASES["plain"]
+    with _triton_rows.recorded() as launches, backend("triton"):
+        leaves = there(leaves_of(case, "float32", M=2, H=1, D=4))
+        gradients(call(case, M=2, combine="product", align=align)(*leaves), leaves)
+    fused = {x.kernel.__name__: x.options["enable_fp_fusion"] for x in launches}
+    assert fused == {"forward_pass": True, "destination_pass": not align, "source_pass": not align}

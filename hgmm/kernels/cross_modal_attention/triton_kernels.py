@@ -88,7 +88,14 @@ class _Call:
         return self.nodes.q_node.new_empty(shape, dtype=self.dtype)
 
     def run(
-        self, kernel: Any, rows: Rows, arguments: tuple[Any, ...], *, parts: bool, small: bool = False, **constants: Any
+        self,
+        kernel: Any,
+        rows: Rows,
+        arguments: tuple[Any, ...],
+        *,
+        parts: bool,
+        backward: bool = False,
+        **constants: Any,
     ) -> None:
         """Launch a kernel for the short rows, or for the parts of the long ones."""
         launch(
@@ -97,7 +104,9 @@ class _Call:
             arguments,
             {**self.constants, **self.training, **constants, "SPLIT": parts},
             numbers=self.numbers,
-            small=small,
+            small=backward,
+            # The gradient of u has the sign of g_m - g_m', 0 for m = m'.
+            fuse=not (backward and self.constants["USES_U"]),
         )
 
 
@@ -195,10 +204,10 @@ def backward(
         return k.new_empty(0), grad_node, grad_modal, v.new_empty(0)
     grad_k, grad_v, rows = torch.empty_like(k), torch.empty_like(v), rows_of(csc.indptr_t)
     common = (*call.nodes, grad_out, *_table(rows, csc.indices_t), call.present, *weights, records)
-    call.run(source_pass, rows, (*common, grad_k, grad_v), parts=False, small=True)
+    call.run(source_pass, rows, (*common, grad_k, grad_v), parts=False, backward=True)
     if rows.num_parts:
         sums = [call.empty(rows.num_parts, *k.shape[1:]) for _ in range(2)]
-        call.run(source_pass, rows, (*common, *sums), parts=True, small=True)
+        call.run(source_pass, rows, (*common, *sums), parts=True, backward=True)
         for grad, parts in zip((grad_k, grad_v), sums, strict=True):
             grad.index_copy_(0, rows.split_row, sum_parts(rows, parts).to(grad.dtype))
     return grad_k, grad_node, grad_modal, grad_v
@@ -220,7 +229,7 @@ def _to_destinations(
     common = (*call.nodes, grad_out, out, *_table(rows, csc.indices), call.present, *weights, stats, records)
 
     def run(results: list[Tensor], *, parts: bool, **sweeps: bool) -> None:
-        call.run(destination_pass, rows, (*common, *results), parts=parts, small=True, **sweeps)
+        call.run(destination_pass, rows, (*common, *results), parts=parts, backward=True, **sweeps)
 
     nothing = absent(stats)
     run([nothing, *grads], parts=False, FIRST=True, SECOND=call.poster, QUERIES=need_dst)

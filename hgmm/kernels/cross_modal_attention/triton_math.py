@@ -86,7 +86,9 @@ def disagreement(g, p, ACC: tl.constexpr):
 @triton.jit
 def disagreement_gradient(g, p, du, ACC: tl.constexpr):
     """Return du times the derivative by g_m; 0 without a pair, whatever du is."""
-    both = p[:, :, None] & p[:, None, :]
+    m = tl.arange(0, p.shape[1])
+    # Lanes may have rounded the same sum differently, so that a gap to itself need not be 0.
+    both = p[:, :, None] & p[:, None, :] & (m[:, None] != m[None, :])[None, :, :]
     gap = g[:, :, None] - g[:, None, :]
     signs = tl.where(both & (gap > 0), 1.0, 0.0) - tl.where(both & (gap < 0), 1.0, 0.0)
     count = tl.sum(p.to(ACC), 1)
