@@ -298,8 +298,11 @@ def peak_of(step: Step, device: str = "cpu") -> float:
 def peak_of_call(call: Callable[[], Any], device: str = "cpu") -> float:
     """Call something; return the peak memory minus that before the call, in MiB.
 
-    Meant for a fresh process: memory that the allocator kept from earlier work would hide what this needs.
+    Meant for a fresh process: memory that the allocator kept from earlier work would hide what this needs. On a GPU,
+    where what is allocated is counted, a call before leaves out what only the first one takes to choose its kernels.
     """
+    if device != "cpu":
+        call()
     gc.collect()
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
