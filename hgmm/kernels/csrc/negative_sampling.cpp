@@ -37,8 +37,8 @@ struct DrawArgs {
 
 constexpr int64_t kWhole = -1, kNone = -1;
 constexpr int64_t kFirstAttempt = 1, kMaxAttempts = 31;
-// Positives whose groups are asked for together, so that their cache misses overlap.
-constexpr int64_t kTile = 16;
+// Batches whose bits are asked for before the first of them is looked at: those of large groups are not in the cache.
+constexpr int kAhead = 4;
 // Below so many negatives a second thread costs more than it brings.
 constexpr int64_t kSerial = 4096;
 
@@ -95,6 +95,29 @@ struct Positive {
   bool excludes(int side, int64_t entity) const { return entity == own[side] || group[side].contains(entity); }
 };
 
+// Positives whose groups are asked for together, so that their cache misses overlap.
+struct Tile {
+  static constexpr int64_t kPositives = 16;
+
+  int64_t begin, end;
+  Positive positives[kPositives];
+
+  Positive& of(int64_t row) { return positives[row - begin]; }
+  const Positive& of(int64_t row) const { return positives[row - begin]; }
+};
+
+// Negatives whose words are drawn together.
+struct Batch {
+  static constexpr int kLanes = PhiloxLanes::kLanes;
+
+  int64_t first;
+  int lanes;
+  uint32_t row[kLanes], k[kLanes], place[kLanes];
+  int8_t side[kLanes];
+  bool refused[kLanes];
+  PhiloxLanes words;
+};
+
 // Candidates that are not excluded, kept for the negatives of a positive that need them.
 class Complement {
  public:
@@ -126,18 +149,21 @@ class Sampler {
 
   // Returns the first negative without an entity, or the number of negatives; -1 if there was no memory.
   int64_t run() {
-    const int64_t tiles = (a.num_positives + kTile - 1) / kTile, total = a.num_positives * a.K;
+    const int64_t tiles = (a.num_positives + Tile::kPositives - 1) / Tile::kPositives, total = a.num_positives * a.K;
     int64_t failed = total;
     bool ok = true;
     const int threads = total < kSerial ? 1 : int(std::min<int64_t>(a.threads, tiles));
 #pragma omp parallel num_threads(threads) reduction(min : failed) reduction(&& : ok)
     {
       Complement left[2];
+      Tile tile;
 #pragma omp for schedule(dynamic, 4)
       for (int64_t t = 0; t < tiles; ++t) {
         // Nothing may be thrown out of a parallel region.
         try {
-          failed = std::min(failed, tile(t * kTile, std::min(a.num_positives, (t + 1) * kTile), left));
+          tile.begin = t * Tile::kPositives;
+          tile.end = std::min(a.num_positives, tile.begin + Tile::kPositives);
+          failed = std::min(failed, work_off(tile, left));
         } catch (const std::bad_alloc&) {
           ok = false;
         }
@@ -147,28 +173,53 @@ class Sampler {
   }
 
  private:
-  int64_t tile(int64_t begin, int64_t end, Complement* left) const {
-    Positive positives[kTile];
-    for (int64_t i = begin; i < end; ++i) set(i, positives[i - begin]);
-    if (!a.only_sides) look_up(positives, end - begin);
+  int64_t work_off(Tile& tile, Complement* left) const {
+    for (int64_t i = tile.begin; i < tile.end; ++i) set(i, tile.of(i));
+    if (!a.only_sides) look_up(tile.positives, tile.end - tile.begin);
     int64_t failed = a.num_positives * a.K;
-    for (int64_t first = begin * a.K; first < end * a.K; first += PhiloxLanes::kLanes) {
-      const int lanes = int(std::min<int64_t>(PhiloxLanes::kLanes, end * a.K - first));
-      uint32_t row[PhiloxLanes::kLanes], k[PhiloxLanes::kLanes];
-      number(first, row, k);
-      const PhiloxLanes words(row, k, uint32_t(a.step), 0, uint32_t(a.seed), uint32_t(uint64_t(a.seed) >> 32));
-      const uint32_t undone = attempt(first, lanes, row, k, words, positives, begin);
-      if (a.only_sides) continue;
-      for (uint32_t rest = undone; rest; rest &= rest - 1) {
+    Batch batches[kAhead];
+    for (int i = 0; i < kAhead; ++i) prepare(tile.begin * a.K + i * Batch::kLanes, tile, batches[i]);
+    for (int64_t n = 0; batches[n % kAhead].lanes > 0; ++n) {
+      Batch& batch = batches[n % kAhead];
+      for (uint32_t rest = attempt(batch, tile); rest; rest &= rest - 1) {
         const int lane = __builtin_ctz(rest);
-        const int64_t i = first + lane;
-        Stream stream(a, row[lane], k[lane], words, lane);
-        const int side = a.side[i];
-        a.entity[i] = draw(positives[row[lane] - begin], side, a.level ? a.level + i : nullptr, stream, left[side]);
+        const int64_t i = batch.first + lane;
+        Stream stream(a, batch.row[lane], batch.k[lane], batch.words, lane);
+        const int side = batch.side[lane];
+        a.entity[i] = draw(tile.of(batch.row[lane]), side, a.level ? a.level + i : nullptr, stream, left[side]);
         if (a.entity[i] == kNone) failed = std::min(failed, i);
       }
+      prepare(batch.first + kAhead * Batch::kLanes, tile, batch);
     }
     return failed;
+  }
+
+  // Draws words, sides and first attempts of the negatives from `first` on, and asks for the bits that say which attempts
+  // are known.
+  void prepare(int64_t first, const Tile& tile, Batch& batch) const {
+    batch.first = first;
+    batch.lanes = int(std::max<int64_t>(0, std::min<int64_t>(Batch::kLanes, tile.end * a.K - first)));
+    if (!batch.lanes) return;
+    number(first, batch.row, batch.k);
+    batch.words.fill(batch.row, batch.k, uint32_t(a.step), 0, uint32_t(a.seed), uint32_t(uint64_t(a.seed) >> 32));
+    // Stores of bytes may change anything for all that the compiler knows.
+    const List all[2] = {all_[0], all_[1]};
+    const int64_t *head_below = a.head_below, *given = a.first;
+    const bool only_sides = a.only_sides;
+    for (int lane = 0; lane < batch.lanes; ++lane) {
+      const Positive& p = tile.of(batch.row[lane]);
+      const int side = int64_t(batch.words.word[0][lane]) >= head_below[p.relation];
+      batch.side[lane] = int8_t(side);
+      if (only_sides) continue;
+      const uint64_t product = batch.words.word[1][lane] * all[side].size;
+      batch.place[lane] = uint32_t(product >> 32);
+      batch.refused[lane] = (uint32_t(product) < all[side].refuse_below) | !all[side].size;
+      if (given) {
+        batch.place[lane] = uint32_t(given[batch.row[lane] / a.chunk_size * a.K + batch.k[lane]]);
+        batch.refused[lane] = false;
+      }
+      p.sieve[side].prefetch(batch.place[lane]);
+    }
   }
 
   // Writes row and k of the negatives from `first` on.
@@ -186,32 +237,21 @@ class Sampler {
     }
   }
 
-  // Writes sides, and the entities of a first attempt among all; returns a bit for each that must be drawn otherwise.
-  uint32_t attempt(int64_t first, int lanes, const uint32_t* row, const uint32_t* k, const PhiloxLanes& words,
-                   const Positive* positives, int64_t begin) const {
-    // Stores of bytes may change anything for all that the compiler knows.
-    const List all[2] = {all_[0], all_[1]};
-    const int64_t *head_below = a.head_below, *table = a.table, *given = a.first;
-    int64_t* entity = a.entity + (a.only_sides ? 0 : first);
-    int8_t *sides = a.side + first, *level = a.level ? a.level + first : nullptr;
-    const bool only_sides = a.only_sides;
+  // Writes sides and first attempts; returns a bit for each negative that must be drawn otherwise.
+  uint32_t attempt(const Batch& batch, const Tile& tile) const {
+    std::copy(batch.side, batch.side + batch.lanes, a.side + batch.first);
+    if (a.only_sides) return 0;
+    const int64_t* table = a.table;
+    int64_t* entity = a.entity + batch.first;
+    const int8_t* level = a.level ? a.level + batch.first : nullptr;
     uint32_t undone = 0;
-    for (int lane = 0; lane < lanes; ++lane) {
-      const Positive& p = positives[row[lane] - begin];
-      const int side = int64_t(words.word[0][lane]) >= head_below[p.relation];
-      sides[lane] = int8_t(side);
-      if (only_sides) continue;
+    for (int lane = 0; lane < batch.lanes; ++lane) {
+      const Positive& p = tile.of(batch.row[lane]);
+      const int side = batch.side[lane];
       const bool listed = table && pool_of(level ? level[lane] : 0, side, p.relation) != kWhole;
-      const uint64_t product = words.word[1][lane] * all[side].size;
-      uint32_t place = uint32_t(product >> 32);
-      bool refused = (uint32_t(product) < all[side].refuse_below) | !all[side].size;
-      if (given) {
-        place = uint32_t(given[row[lane] / a.chunk_size * a.K + k[lane]]);
-        refused = false;
-      }
-      entity[lane] = place;
+      entity[lane] = batch.place[lane];
       // Nine of ten negatives need no more than this.
-      const bool again = listed | refused | p.sieve[side].holds(place);
+      const bool again = listed | batch.refused[lane] | p.sieve[side].holds(batch.place[lane]);
       undone |= uint32_t{again} << lane;
     }
     return undone;
