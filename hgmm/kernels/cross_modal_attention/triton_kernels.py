@@ -105,7 +105,7 @@ class _Call:
             {**self.constants, **self.training, **constants, "SPLIT": parts},
             numbers=self.numbers,
             small=backward,
-            # The gradient of u has the sign of g_m - g_m', 0 for m = m'.
+            # The gradient of u has the sign of g_m - g_m', which is 0 for equal logits.
             fuse=not (backward and self.constants["USES_U"]),
         )
 

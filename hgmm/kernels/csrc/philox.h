@@ -33,12 +33,6 @@ struct PhiloxLanes {
 
   alignas(32) uint64_t word[4][kLanes];  // each below 2^32: a lane of 64 bits holds the product
 
-  PhiloxLanes() = default;
-
-  PhiloxLanes(const uint32_t* c0, const uint32_t* c1, uint32_t c2, uint32_t c3, uint32_t key0, uint32_t key1) {
-    fill(c0, c1, c2, c3, key0, key1);
-  }
-
   void fill(const uint32_t* c0, const uint32_t* c1, uint32_t c2, uint32_t c3, uint32_t key0, uint32_t key1) {
     for (int lane = 0; lane < kLanes; ++lane) {
       word[0][lane] = c0[lane];

@@ -149,6 +149,7 @@ def table_pass(
                 s = tl.load(side + e, mask=drawn, other=0).to(tl.int64)
                 q_row = (e // K * S + s) * A
                 for p in range(P):
+                    # Not masked by `ok`: with one pair Triton 3.6 cannot lay that out.
                     a = tl.load(pairs + (s * P + p) * 2, mask=drawn, other=0)
                     ok = drawn & (tl.load(pairs + (s * P + p) * 2 + 1, mask=drawn, other=-1) == own_m)
                     there = ok[:, None] & (d < W)
