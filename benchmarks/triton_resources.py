@@ -113,12 +113,12 @@ def _launch_scores(M: int, D: int) -> None:
     batch, draws = 8, rows.LONGEST_ROW + 8
     side = torch.zeros(batch, draws, dtype=torch.int8)
     pairs = torch.cartesian_prod(torch.arange(M), torch.arange(M)).view(1, M * M, 2).repeat(2, 1, 1)
-    out = torch.zeros(batch, draws, M * M)
+    out, nothing = torch.zeros(batch, draws, M * M), torch.zeros(0, dtype=torch.int32)
     vectors = torch.zeros(batch, 2, M, D), torch.zeros(4, M, D)
     for norm in NORMS:
         inputs = TranslationalInputs(*vectors, side.long(), side, pairs, norm)
-        translational.forward(inputs)
-        translational.backward(inputs, out, out, True, True)
+        translational.forward(inputs, nothing)
+        translational.backward(inputs, nothing, out, out, True, True)
 
 
 def _source(launch: rows.Launch) -> ASTSource:

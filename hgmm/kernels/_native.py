@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # Raised together with kAbiVersion of csrc/api.h.
-ABI_VERSION = 5
+ABI_VERSION = 6
 _STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 _FOLDER = Path(__file__).parent
 _REINSTALL = "reinstall hgmm where a C++ compiler is found"

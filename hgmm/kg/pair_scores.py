@@ -100,6 +100,8 @@ class ModalityPairs:
 
     def mean(self, scores: Tensor, present: Tensor | None = None) -> Tensor:
         """Return `total` divided by the sum of the weights, for losses whose margin is that of a pair."""
+        if present is None and len(self.pairs) == 1:
+            return scores.squeeze(-1)
         weights = scores.new_tensor(self.weights)
         if present is None:
             return scores @ (weights / weights.sum())

@@ -103,32 +103,37 @@ class _EntityVectors(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         modalities = _triples(projected)
         shape = (len(structure) if entities is None else len(entities), 1 + len(modalities), structure.shape[1])
-        out = structure.new_empty(shape)
-        lengths = out.new_empty(*shape[:2], 1) if normalize else None
-        for rows, chosen in _blocks(entities, out, modalities):
-            for m in range(shape[1]):
-                x = _project(modalities[m - 1], chosen) if m else structure[chosen]
-                if lengths is None:
-                    out[rows, m] = x
-                    continue
-                length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(_SHORTEST)
-                torch.div(x, length, out=out[rows, m])
-                lengths[rows, m] = length
+        lengths: Tensor | None
+        if normalize and entities is None and not modalities:
+            # Nothing to put side by side, so nothing to copy.
+            unit, length = _divide(structure)
+            out, lengths = unit.unsqueeze(1), length.unsqueeze(1)
+        else:
+            out = structure.new_empty(shape)
+            lengths = out.new_empty(*shape[:2], 1) if normalize else None
+            for rows, chosen in _blocks(entities, out, modalities):
+                for m in range(shape[1]):
+                    x = _project(modalities[m - 1], chosen) if m else structure[chosen]
+                    if lengths is None:
+                        out[rows, m] = x
+                    else:
+                        out[rows, m], lengths[rows, m] = _divide(x.to(out.dtype))
         ctx.row_gradient = row_gradient and entities is not None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(entities, taken, structure, out, lengths, *projected)
-        return out, out[taken]
+        of_taken = out[taken]
+        ctx.save_for_backward(entities, taken, structure, out, of_taken, lengths, *projected)
+        return out, of_taken
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_table: Tensor | None, of_taken: Tensor | None) -> tuple[Tensor | None, ...]:
-        entities, taken, structure, out, lengths, *projected = ctx.saved_tensors
+    def backward(ctx: Any, grad_table: Tensor | None, grad_taken: Tensor | None) -> tuple[Tensor | None, ...]:
+        entities, taken, structure, out, of_taken, lengths, *projected = ctx.saved_tensors
         modalities, needed = _triples(projected), ctx.needs_input_grad[4:]
-        grad = _before_division(of_table, out, lengths) if of_table is not None else torch.zeros_like(out)
-        if of_taken is not None:
+        grad = _before_division(grad_table, out, lengths) if grad_table is not None else torch.zeros_like(out)
+        if grad_taken is not None:
             # Division is the same for both, so only these few rows take part.
             length = None if lengths is None else lengths[taken]
-            grad.index_add_(0, taken, _before_division(of_taken, out[taken], length))
+            grad.index_add_(0, taken, _before_division(grad_taken, of_taken, length))
         sums = [torch.zeros_like(x) if need else None for x, need in zip(projected, needed[1:], strict=True)]
         for rows, chosen in _blocks(entities, out, modalities) if modalities else ():
             for m, (features, of_weight, of_bias) in enumerate(
@@ -161,18 +166,40 @@ def _project(modality: Projected, chosen: slice | Tensor) -> Tensor:
     return torch.addmm(bias, features[chosen].to(weight.dtype), weight.T)
 
 
+def _divide(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return vectors ``(n, D)`` divided by their lengths, and these, ``(n, 1)``."""
+    if not len(x):
+        # The operator below does not take nothing.
+        return x.clone(), x.new_empty(0, 1)
+    # What torch's weight normalisation rests on: one pass over the vectors instead of two.
+    unit, length = torch.ops.aten._weight_norm_interface(x, x.new_ones(len(x), 1))
+    length = length.view(-1, 1).to(x.dtype)
+    short = length <= _SHORTEST
+    if _may_have_any(short):
+        length = length.clamp(min=_SHORTEST)
+        unit = torch.where(short, x / _SHORTEST, unit)
+    return unit, length
+
+
 def _before_division(grad: Tensor, out: Tensor, lengths: Tensor | None) -> Tensor:
     """Return, in a tensor of its own, the gradient of vectors that were divided by their lengths, or were not."""
-    if lengths is None:
+    if lengths is None or not len(out):
         return grad.clone(memory_format=torch.contiguous_format)
-    result = torch.empty_like(out)
-    for x, unit, length, to in zip(
-        *(torch.split(y, block_rows(out)) for y in (grad, out, lengths, result)), strict=True
-    ):
-        # The length of the shortest vectors is a constant.
-        along = (x * unit).sum(-1, keepdim=True).masked_fill_(length <= _SHORTEST, 0)
-        torch.addcmul(x, unit, along, value=-1, out=to).div_(length)
-    return result
+    D = out.shape[-1]
+    of_unit, unit, factor = grad.reshape(-1, D), out.view(-1, D), lengths.reciprocal().view(-1, 1)
+    # As in `_divide`, at vectors of length 1 with 1 / length as their gain.
+    ones = torch.ones_like(factor)
+    result: Tensor = torch.ops.aten._weight_norm_interface_backward(of_unit, unit, factor, ones, 0)[0]
+    # The length of the shortest vectors is a constant.
+    short = lengths.view(-1, 1) <= _SHORTEST
+    if _may_have_any(short):
+        result = torch.where(short, of_unit * factor, result)
+    return result.view_as(out)
+
+
+def _may_have_any(mask: Tensor) -> bool:
+    # A GPU would have to be waited for.
+    return mask.device.type != "cpu" or bool(mask.any())
 
 
 def _of_structure(grad: Tensor, structure: Tensor, entities: Tensor | None, *, sparse: bool) -> Tensor:

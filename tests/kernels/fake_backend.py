@@ -146,15 +146,16 @@ class _NeighborMean:
 
 class _TranslationalScore:
     @staticmethod
-    def forward(inputs):
+    def forward(inputs, signs):
         calls.append("translational_score.forward")
-        _checked(*inputs)
+        _checked(*inputs, signs)
+        signs.zero_()
         return translational_reference.run(inputs)
 
     @staticmethod
-    def backward(inputs, out, grad_out, *needs):
+    def backward(inputs, signs, out, grad_out, *needs):
         calls.append("translational_score.backward")
-        _checked(*inputs, out, grad_out)
+        _checked(*inputs, signs, out, grad_out)
 
         def grads_of() -> list[Tensor]:
             leaves = [_leaf(x) for x in inputs[:2]]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from hgmm.kernels.translational_score import TranslationalInputs, cpu
+from hgmm.kernels.translational_score import TranslationalInputs, cpu, inputs
 from tests.kernels.against_reference import (
     STORAGES,
     backend,
@@ -88,29 +89,68 @@ def test_nan_goes_as_in_the_reference(norm: Any, bad: float, storage: str, isa: 
     )
 
 
+@pytest.mark.parametrize("D", [1, 5, 8, 32, 47, 100])
+@pytest.mark.parametrize("storage", ["float64", "float32", "stored-bfloat16"])
+@pytest.mark.parametrize("draws", ["plain", "queries"])
+def test_differences_of_zero_have_no_slope(draws: str, storage: str, D: int, isa: str) -> None:
+    sizes = (DRAWS | LONG)[draws]
+    leaves = [x.detach().mul(2).round().clamp(-2, 2).requires_grad_() for x in leaves_of(sizes, storage, M=2, D=D)]
+    equals_reference(call(sizes, M=2, P=3, norm=1), leaves)
+    # One coordinate of few vectors, so that a row has distances of either kind.
+    leaves = leaves_of(sizes, storage, M=2, D=D)
+    with torch.no_grad():
+        for x in leaves:
+            x[:2, ..., D // 2] = 0.5
+    equals_reference(call(sizes, M=2, P=3, norm=1), leaves)
+
+
+def test_signs_that_are_too_many_are_not_kept(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = leaves_of(DRAWS["plain"], "float32", M=2, D=40)
+    problem = TranslationalInputs(*leaves, *translational_ids(DRAWS["plain"], M=2, P=3), "1")
+    needed = 4 * inputs.sign_words(problem)
+    distances = problem.entity.numel() * 3
+    assert needed == 4 * (2 * distances + -(-distances // 4))
+    for most, words in ((needed, needed // 4), (needed - 1, 0)):
+        monkeypatch.setattr(inputs, "_MOST_SIGN_BYTES", most)
+        assert inputs.sign_words(problem) == words
+        equals_reference(call(DRAWS["plain"], M=2, P=3, norm=1), leaves)
+    monkeypatch.undo()
+    assert inputs.sign_words(problem._replace(norm="2")) == inputs.sign_words(problem._replace(norm="complex")) == 0
+
+
+def _signs(problem: TranslationalInputs) -> Tensor:
+    return torch.empty(inputs.sign_words(problem), dtype=torch.int32)
+
+
 @pytest.mark.parametrize("norm", TRANSLATIONAL_NORMS)
 def test_inputs_are_not_written(norm: Any, isa: str) -> None:
     leaves, ids = leaves_of(DRAWS["plain"], "float32", M=2, D=6), translational_ids(DRAWS["plain"], M=2, P=2)
     before = [x.detach().clone() for x in (*leaves, *ids)]
-    inputs = TranslationalInputs(*(x.detach() for x in leaves), *ids, str(norm))
-    out = cpu.forward(inputs)
+    problem = TranslationalInputs(*(x.detach() for x in leaves), *ids, str(norm))
+    signs = _signs(problem)
+    out = cpu.forward(problem, signs)
     grad = torch.ones_like(out)
-    kept = out.clone()
-    cpu.backward(inputs, out, grad, True, True)
-    assert torch.equal(out, kept)
+    kept = out.clone(), signs.clone()
+    cpu.backward(problem, signs, out, grad, True, True)
+    assert torch.equal(out, kept[0])
+    assert torch.equal(signs, kept[1])
     assert torch.equal(grad, torch.ones_like(out))
     assert all(torch.equal(x, y) for x, y in zip((*leaves, *ids), before, strict=True))
 
 
-def test_nothing_is_allocated_by_coordinate_of_a_draw(isa: str, largest_allocation: Any) -> None:
+@pytest.mark.parametrize("norm", TRANSLATIONAL_NORMS)
+def test_nothing_is_allocated_by_coordinate_of_a_draw(norm: Any, isa: str, largest_allocation: Any) -> None:
     found = []
     for K in (50, 100):
         draws = Draws(20, K, 30)
         leaves = [x.detach() for x in leaves_of(draws, "float32", M=2, D=64)]
-        inputs = TranslationalInputs(*leaves, *translational_ids(draws, M=2, P=1), "1")
+        problem = TranslationalInputs(*leaves, *translational_ids(draws, M=2, P=1), str(norm))
+        signs = _signs(problem)
+        # A bit a coordinate and a byte a draw, for norm 1 alone.
+        assert signs.numel() == (20 * K * 2 + 20 * K // 4 if norm == 1 else 0)
         with largest_allocation() as seen:
-            out = cpu.forward(inputs)
-            cpu.backward(inputs, out, out, True, True)
+            out = cpu.forward(problem, signs)
+            cpu.backward(problem, signs, out, out, True, True)
         found.append(seen.numel)
     # The largest are the gradients, which do not grow with the draws.
     assert found == [20 * 2 * 2 * 64] * 2

@@ -266,7 +266,7 @@ def forward_arguments(name: str, case: Case, present: str, *, asked: bool) -> tu
     mask = presence(case, present)
     if name == "translational_score":
         ids = translational_ids(draws_of(case), M=2, P=3, index=torch.int32)
-        return (*op(name, case).leaves, *ids, "2" if asked else "complex", "cpu")
+        return (*op(name, case).leaves, *ids, *(("1", 7) if asked else ("complex", 0)), "cpu")
     if name == "neighbor_mean":
         x, weight = op(name, case).leaves
         return (*graph_arguments(case, torch.int32), x, mask, weight if asked else None, asked, "cpu")
@@ -300,8 +300,9 @@ def test_opcheck_backward(name: str, needs: tuple[bool, bool]) -> None:
     forward = [x.detach() if isinstance(x, Tensor) else x for x in forward]
     results = getattr(torch.ops.hgmm, name).default(*forward, backend)
     if name == "translational_score":
-        saved = (results, torch.randn_like(results), *needs)
-        torch.library.opcheck(torch.ops.hgmm.translational_score_backward.default, (*forward, *saved, backend))
+        out, signs = results
+        saved = (signs, out, torch.randn_like(out), *needs)
+        torch.library.opcheck(torch.ops.hgmm.translational_score_backward.default, (*forward[:-1], *saved, backend))
         return
     if name != "neighbor_mean":
         forward.pop()

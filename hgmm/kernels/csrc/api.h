@@ -8,7 +8,7 @@
 namespace hgmm {
 
 // Raised with every change of a signature or of a struct, so that a stale library is noticed.
-constexpr int kAbiVersion = 5;
+constexpr int kAbiVersion = 6;
 
 // Modalities of a node's mask, which is a byte. MAX_MODALITIES of hgmm/kernels/_checks.py is compared with it.
 constexpr int kMaxModalities = 8;

@@ -31,12 +31,16 @@ struct Lanes<double> {
   typedef double V8 __attribute__((vector_size(64)));
   typedef double Memory4 __attribute__((vector_size(32), aligned(8)));
   typedef double Memory8 __attribute__((vector_size(64), aligned(8)));
+  typedef int64_t I8 __attribute__((vector_size(64)));
 };
 
 template <class T>
 using V4 = typename Lanes<T>::V4;
 template <class T>
 using V8 = typename Lanes<T>::V8;
+// Integers as wide as a T.
+template <class T>
+using I8 = typename Lanes<T>::I8;
 
 // Numbers stored in the upper half of a float32.
 struct bfloat16 {
@@ -124,6 +128,27 @@ inline V vabs(V a) {
   return a < 0 ? -a : a;
 }
 
+template <class V>
+inline V vmin(V a, V b) {
+  return a < b ? a : b;
+}
+
+// Whether any of the eight is 0.
+template <class T>
+inline bool any_is_zero(V8<T> x) {
+  bool found = false;
+  for (int i = 0; i < 8; ++i) found |= x[i] == 0;
+  return found;
+}
+
+// A bit for each of 32 numbers, the first lowest: whether it is negative.
+template <class T>
+inline uint32_t negative32(const V8<T>* x) {
+  uint32_t bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= uint32_t{x[i / 8][i % 8] < 0} << i;
+  return bits;
+}
+
 // Sums of the lanes of a, b, c and d.
 template <class T>
 inline V4<T> sums4(V8<T> a, V8<T> b, V8<T> c, V8<T> d) {
@@ -138,6 +163,25 @@ inline V4<float> sums4<float>(V8<float> a, V8<float> b, V8<float> c, V8<float> d
   const __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)),
                                      _mm256_hadd_ps(reinterpret_cast<__m256>(c), reinterpret_cast<__m256>(d)));
   return reinterpret_cast<V4<float>>(_mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+
+template <>
+inline V8<float> vmin<V8<float>>(V8<float> a, V8<float> b) {
+  return reinterpret_cast<V8<float>>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+}
+
+template <>
+inline bool any_is_zero<float>(V8<float> x) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(x), _mm256_setzero_ps(), _CMP_EQ_OQ)) != 0;
+}
+
+template <>
+inline uint32_t negative32<float>(const V8<float>* x) {
+  const __m256i low = _mm256_packs_epi32(reinterpret_cast<__m256i>(x[0]), reinterpret_cast<__m256i>(x[1]));
+  const __m256i high = _mm256_packs_epi32(reinterpret_cast<__m256i>(x[2]), reinterpret_cast<__m256i>(x[3]));
+  // Packing works within the halves of a register, so groups of four are out of order.
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  return uint32_t(_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order)));
 }
 
 template <>

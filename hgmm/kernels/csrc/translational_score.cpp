@@ -2,6 +2,10 @@
 //
 // A norm's derivative by t is at t - q what its derivative by q is at q - t. So both gradients are the same sum over
 // rows, of queries with the draws of each, and of the table with the draws of each entity: every row has one writer.
+//
+// The slopes of norm 1 are signs. Where the forward pass has kept them, a bit each, the backward pass reads these bits
+// and no vector: 1/32 of the bytes.
+#include <limits>
 #include <new>
 #include <type_traits>
 
@@ -20,12 +24,14 @@ struct Args {
   void* out;
   const void* grad_out;
   void *grad_query, *grad_table;
+  uint32_t* signs;  // (B, K, P) of `Signs` and then of bytes, or null
 };
 
 constexpr int64_t kDrawsAhead = 8;
 constexpr int64_t kDrawsOfChunk = 256;
 // Draws whose other ends are still in the cache for the last coordinates.
 constexpr int64_t kTile = 16;
+constexpr int64_t kTileOfSigns = 64;
 constexpr int64_t kLongRow = 4096;
 
 template <class T>
@@ -45,6 +51,7 @@ inline V8<float> vsqrt<float>(V8<float> x) {
 // a factor of the whole. x are differences; y, with two parts, those of the imaginary parts.
 struct Absolute {
   static constexpr int kParts = 1;
+  static constexpr bool kSigns = true;
   template <class T>
   static V8<T> term(V8<T> x, V8<T>) { return vmax(x, -x); }
   template <class T>
@@ -60,6 +67,7 @@ struct Absolute {
 
 struct Euclidean {
   static constexpr int kParts = 1;
+  static constexpr bool kSigns = false;
   template <class T>
   static V8<T> term(V8<T> x, V8<T>) { return x * x; }
   template <class T>
@@ -72,6 +80,7 @@ struct Euclidean {
 
 struct Moduli {
   static constexpr int kParts = 2;
+  static constexpr bool kSigns = false;
   template <class T>
   static V8<T> term(V8<T> x, V8<T> y) { return vsqrt<T>(x * x + y * y); }
   template <class T>
@@ -98,6 +107,12 @@ struct Some {
   auto operator()(const S* p) const { return load_some(p, count); }
 };
 
+template <class T>
+inline T sum_of_lanes(const V8<T>* sum) {
+  const V4<T> four = sums4<T>(sum[0], sum[1], sum[2], sum[3]);
+  return (four[0] + four[1]) + (four[2] + four[3]);
+}
+
 template <class Norm, class St, class T>
 inline T distance(const T* q, const St* t, int D) {
   const int width = D / Norm::kParts;
@@ -113,8 +128,45 @@ inline T distance(const T* q, const St* t, int D) {
   }
   for (; d + 8 <= width; d += 8) sum[0] += term(d, Whole{});
   if (d < width) sum[1] += term(d, Some{width - d});
-  const V4<T> four = sums4<T>(sum[0], sum[1], sum[2], sum[3]);
-  return Norm::template whole<T>((four[0] + four[1]) + (four[2] + four[3]));
+  return Norm::template whole<T>(sum_of_lanes<T>(sum));
+}
+
+// What is kept of a distance for the norm 1: by coordinate a bit that is set where q lies below t; and whether some
+// difference is 0 or NaN, so that its slope is no sign.
+struct Signs {
+  uint32_t* bits;
+  uint8_t* incomplete;
+};
+
+// As `distance` of the norm 1.
+template <class St, class T>
+inline T distance_and_signs(const T* q, const St* t, int D, Signs signs) {
+  V8<T> sum[4] = {}, least = splat8(std::numeric_limits<T>::infinity());
+  int d = 0;
+  for (; d + 32 <= D; d += 32) {
+    V8<T> x[4];
+    for (int i = 0; i < 4; ++i) {
+      x[i] = load8(q + d + 8 * i) - load8(t + d + 8 * i);
+      const V8<T> size = vmax(x[i], -x[i]);
+      sum[i] += size;
+      least = vmin(least, size);
+    }
+    signs.bits[d / 32] = negative32<T>(x);
+  }
+  T total = sum_of_lanes<T>(sum);
+  bool zero = any_is_zero<T>(least);
+  if (d < D) {
+    uint32_t bits = 0;
+    for (int i = 0; d + i < D; ++i) {
+      const T x = q[d + i] - load1(t + d + i);
+      total += std::abs(x);
+      bits |= uint32_t{x < 0} << i;
+      zero |= x == 0;
+    }
+    signs.bits[d / 32] = bits;
+  }
+  *signs.incomplete = zero || std::isnan(total);
+  return total;
 }
 
 // The other end of a distance and the factor of its slope.
@@ -168,33 +220,93 @@ inline void add_slopes(const Own* own, const End<Other, T>* ends, int64_t count,
   if (d < width) add_slopes_at<Norm, 1>(own, ends, count, d, width, Some{width - d}, out);
 }
 
+// The bits of eight coordinates after another, in lanes.
+template <class T>
+struct Bits {
+  using Lane = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  alignas(64) Lane of[32];
+  constexpr Bits() : of() {
+    for (int i = 0; i < 32; ++i) of[i] = Lane{1} << i;
+  }
+};
+template <class T>
+constexpr Bits<T> kBits;
+
+// As `add_slopes` of the norm 1 where own lies above the other end, and minus that where its bit is set; at
+// kVectors * 8 coordinates from d on, whose bits are in one word.
+template <int kVectors, class T>
+inline void add_signs_at(const End<uint32_t, T>* ends, int64_t count, int d, T* out) {
+  I8<T> bit[kVectors];
+  for (int v = 0; v < kVectors; ++v) bit[v] = *reinterpret_cast<const I8<T>*>(kBits<T>.of + 8 * v);
+  const I8<T> minus = reinterpret_cast<I8<T>>(splat8(T(-0.0)));
+  V8<T> sum[kVectors] = {};
+  for (int64_t e = 0; e < count; ++e) {
+    const I8<T> bits = I8<T>{} + int32_t(ends[e].vector[d / 32] >> d % 32);
+    const I8<T> factor = reinterpret_cast<I8<T>>(splat8(ends[e].factor));
+    for (int v = 0; v < kVectors; ++v) {
+      sum[v] += reinterpret_cast<V8<T>>(factor ^ (((bits & bit[v]) == bit[v]) & minus));
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) store8(out + d + 8 * v, load8(out + d + 8 * v) + sum[v]);
+}
+
+template <class T>
+inline void add_signs(const End<uint32_t, T>* ends, int64_t count, int D, T* out) {
+  int d = 0;
+  for (; d + 32 <= D; d += 32) add_signs_at<4>(ends, count, d, out);
+  for (; d + 8 <= D; d += 8) add_signs_at<1>(ends, count, d, out);
+  for (; d < D; ++d) {
+    T sum = 0;
+    for (int64_t e = 0; e < count; ++e) {
+      sum += (ends[e].vector[d / 32] >> d % 32 & 1) ? -ends[e].factor : ends[e].factor;
+    }
+    out[d] += sum;
+  }
+}
+
 // Sizes of a workspace: vectors of a row, and room for the ends that one vector may get from a tile.
 struct Plan {
   int64_t vectors, room;
 };
 
-// By vector of a row, the other ends of the distances under way.
+// By vector of a row, some ends of the distances under way.
+template <class Other, class T>
+class Ends {
+ public:
+  Ends(Scratch& scratch, const Plan& plan) : room_(plan.room) {
+    if (!scratch.ok()) return;
+    ends_ = scratch.take<End<Other, T>>(plan.vectors * plan.room);
+    count_ = scratch.take<int64_t>(plan.vectors);
+  }
+  static size_t bytes(const Plan& plan) {
+    return Scratch::bytes_of<End<Other, T>>(plan.vectors * plan.room) + Scratch::bytes_of<int64_t>(plan.vectors);
+  }
+  void clear(int64_t vectors) { std::fill_n(count_, vectors, 0); }
+  void add(int64_t vector, const Other* other, T factor) { ends_[vector * room_ + count_[vector]++] = {other, factor}; }
+  const End<Other, T>* of(int64_t vector) const { return ends_ + vector * room_; }
+  int64_t count(int64_t vector) const { return count_[vector]; }
+
+ private:
+  const int64_t room_;
+  End<Other, T>* ends_ = nullptr;
+  int64_t* count_ = nullptr;
+};
+
+// The other ends of the distances under way: vectors, or the bits that are kept of them.
 template <class Other, class T>
 class Workspace {
  public:
   explicit Workspace(const Plan& plan)
-      : scratch_(Scratch::bytes_of<End<Other, T>>(plan.vectors * plan.room) + Scratch::bytes_of<int64_t>(plan.vectors)),
-        room_(plan.room) {
-    if (!ok()) return;
-    ends_ = scratch_.template take<End<Other, T>>(plan.vectors * plan.room);
-    count = scratch_.template take<int64_t>(plan.vectors);
-  }
+      : scratch_(Ends<Other, T>::bytes(plan) + Ends<uint32_t, T>::bytes(plan)), vectors(scratch_, plan),
+        signs(scratch_, plan) {}
   bool ok() const { return scratch_.ok(); }
-  End<Other, T>* ends(int64_t vector) { return ends_ + vector * room_; }
-  void add(int64_t vector, const Other* other, T factor) { ends(vector)[count[vector]++] = {other, factor}; }
 
  private:
   Scratch scratch_;
-  const int64_t room_;
-  End<Other, T>* ends_ = nullptr;
 
  public:
-  int64_t* count = nullptr;
+  Ends<Other, T> vectors;
+  Ends<uint32_t, T> signs;
 };
 
 // Draws sorted by entity, those of an entity in their order: entity j has order[begin[j]] .. order[begin[j + 1] - 1].
@@ -217,7 +329,8 @@ class Scores {
   explicit Scores(const Args& args)
       : a(args), entity{a.entity, a.wide_index != 0}, query(static_cast<const T*>(a.query)),
         table(static_cast<const St*>(a.table)), num_draws(a.B * a.K), query_row(int64_t{a.A} * a.D),
-        table_row(int64_t{a.M} * a.D) {}
+        table_row(int64_t{a.M} * a.D), sign_words((a.D + 31) / 32),
+        tile(a.signs ? kTileOfSigns : kTile) {}
 
   bool forward() {
     T* out = static_cast<T*>(a.out);
@@ -231,7 +344,13 @@ class Scores {
         const T* q = query_of(e);
         const St* t = entity_of(e);
         each_pair(e, [&](int p, int64_t at_query, int64_t at_table) {
-          out[e * a.P + p] = distance<Norm>(q + at_query * a.D, t + at_table * a.D, a.D);
+          const T* from = q + at_query * a.D;
+          const St* to = t + at_table * a.D;
+          if (Norm::kSigns && a.signs) {
+            out[e * a.P + p] = distance_and_signs(from, to, a.D, Signs{bits_of(e, p), incomplete_of(e, p)});
+          } else {
+            out[e * a.P + p] = distance<Norm>(from, to, a.D);
+          }
         });
       }
     }
@@ -248,10 +367,17 @@ class Scores {
     for (int64_t b = 0; b <= a.B; ++b) begin[size_t(b)] = b * a.K;
     return sum_rows<T, St>(
         {begin.data(), true}, a.B, int64_t{a.S} * a.A, query, static_cast<T*>(a.grad_query),
-        [&](int64_t e) { prefetch_row(entity_of(e), table_row); },
+        [&](int64_t e) {
+          if (!a.signs) prefetch_row(entity_of(e), table_row);
+        },
         [&](int64_t e, Workspace<St, T>& own) {
           each_pair(e, [&](int p, int64_t at_query, int64_t at_table) {
-            own.add(a.side[e] * int64_t{a.A} + at_query, entity_of(e) + at_table * a.D, factor(e, p));
+            const int64_t vector = a.side[e] * int64_t{a.A} + at_query;
+            if (has_signs(e, p)) {
+              own.signs.add(vector, bits_of(e, p), factor(e, p));
+            } else {
+              own.vectors.add(vector, entity_of(e) + at_table * a.D, factor(e, p));
+            }
           });
         });
   }
@@ -260,11 +386,22 @@ class Scores {
     const ByEntity draws(entity, num_draws, a.N);
     return sum_rows<St, T>(
         {draws.begin.data(), true}, a.N, a.M, table, static_cast<T*>(a.grad_table),
-        [&](int64_t i) { prefetch_row(query_of(draws.order[size_t(i)]), query_row); },
+        [&](int64_t i) {
+          const int64_t e = draws.order[size_t(i)];
+          if (a.signs) {
+            prefetch_row(bits_of(e, 0), a.P * sign_words);
+          } else {
+            prefetch_row(query_of(e), query_row);
+          }
+        },
         [&](int64_t i, Workspace<T, T>& own) {
           const int64_t e = draws.order[size_t(i)];
           each_pair(e, [&](int p, int64_t at_query, int64_t at_table) {
-            own.add(at_table, query_of(e) + at_query * a.D, factor(e, p));
+            if (has_signs(e, p)) {
+              own.signs.add(at_table, bits_of(e, p), -factor(e, p));
+            } else {
+              own.vectors.add(at_table, query_of(e) + at_query * a.D, factor(e, p));
+            }
           });
         });
   }
@@ -281,18 +418,23 @@ class Scores {
   template <class Own, class Other, class Ahead, class List>
   bool sum_rows(Index begin, int64_t num_rows, int64_t vectors, const Own* rows, T* out, Ahead ahead, List list) {
     using Room = Workspace<Other, T>;
-    const Plan plan{vectors, kTile * a.P};
+    const Plan plan{vectors, tile * a.P};
     const int64_t F = vectors * a.D;
     prefer_large_pages(out, num_rows * F * int64_t(sizeof(T)));
     const auto part = [&](int64_t row, int64_t first, int64_t last, Room& own, T* sum) {
-      for (; first < last; first += kTile) {
-        std::fill_n(own.count, vectors, 0);
-        for (int64_t i = first; i < std::min(last, first + kTile); ++i) {
+      for (; first < last; first += tile) {
+        own.vectors.clear(vectors);
+        own.signs.clear(vectors);
+        for (int64_t i = first; i < std::min(last, first + tile); ++i) {
           if (i + kTile < num_draws) ahead(i + kTile);
           list(i, own);
         }
         for (int64_t v = 0; v < vectors; ++v) {
-          add_slopes<Norm>(rows + row * F + v * a.D, own.ends(v), own.count[v], a.D, sum + v * a.D);
+          T* total = sum + v * a.D;
+          if (own.signs.count(v)) add_signs(own.signs.of(v), own.signs.count(v), a.D, total);
+          if (own.vectors.count(v)) {
+            add_slopes<Norm>(rows + row * F + v * a.D, own.vectors.of(v), own.vectors.count(v), a.D, total);
+          }
         }
       }
     };
@@ -324,12 +466,17 @@ class Scores {
 
   const T* query_of(int64_t e) const { return query + (e / a.K * a.S + a.side[e]) * query_row; }
   const St* entity_of(int64_t e) const { return table + entity[e] * table_row; }
+  uint32_t* bits_of(int64_t e, int p) const { return a.signs + (e * a.P + p) * sign_words; }
+  uint8_t* incomplete_of(int64_t e, int p) const {
+    return reinterpret_cast<uint8_t*>(a.signs + num_draws * a.P * sign_words) + e * a.P + p;
+  }
+  bool has_signs(int64_t e, int p) const { return Norm::kSigns && a.signs && !*incomplete_of(e, p); }
 
   const Args& a;
   const Index entity;
   const T* query;
   const St* table;
-  const int64_t num_draws, query_row, table_row;
+  const int64_t num_draws, query_row, table_row, sign_words, tile;
 };
 
 template <class St, class Norm>

@@ -16,7 +16,7 @@ __all__ = ["backward", "forward", "unsupported_reasons"]
 _Args = _native.structure(
     sizes=("B", "K", "N"),
     flags=("S", "A", "M", "D", "P", "norm", "wide_index", "storage", "threads", "need_query", "need_table", "padding"),
-    pointers=("query", "table", "entity", "side", "pairs", "out", "grad_out", "grad_query", "grad_table"),
+    pointers=("query", "table", "entity", "side", "pairs", "out", "grad_out", "grad_query", "grad_table", "signs"),
 )
 
 
@@ -25,7 +25,7 @@ def unsupported_reasons(inputs: TranslationalInputs) -> list[str]:
     return _native.device_reasons(inputs.query)
 
 
-def _args(inputs: TranslationalInputs, query: Tensor, table: Tensor) -> ctypes.Structure:
+def _args(inputs: TranslationalInputs, query: Tensor, table: Tensor, signs: Tensor) -> ctypes.Structure:
     B, S, A, D = query.shape
     N, M, _ = table.shape
     p = _native.pointer
@@ -47,6 +47,7 @@ def _args(inputs: TranslationalInputs, query: Tensor, table: Tensor) -> ctypes.S
         entity=p(inputs.entity),
         side=p(inputs.side),
         pairs=p(inputs.pairs),
+        signs=p(signs) if signs.numel() else None,
     )
 
 
@@ -56,8 +57,8 @@ def _vectors(inputs: TranslationalInputs) -> tuple[Tensor, Tensor]:
     return inputs.query.to(acc), _native.stored(inputs.table, acc)
 
 
-def forward(inputs: TranslationalInputs) -> Tensor:
-    """Run the forward pass.
+def forward(inputs: TranslationalInputs, signs: Tensor) -> Tensor:
+    """Run the forward pass, and write the `sign_words` of the problem to `signs`, unless it is empty.
 
     Returns
     -------
@@ -67,16 +68,16 @@ def forward(inputs: TranslationalInputs) -> Tensor:
     # The structure holds addresses only: what they point to must outlive the call.
     query, table = _vectors(inputs)
     out = query.new_empty(*inputs.entity.shape, inputs.pairs.shape[1])
-    args = _args(inputs, query, table)
+    args = _args(inputs, query, table, signs)
     args.out = out.data_ptr()
     _native.call(_native.library().hgmm_translational_score_forward, ctypes.byref(args))
     return out.to(inputs.query.dtype)
 
 
 def backward(
-    inputs: TranslationalInputs, out: Tensor, grad_out: Tensor, need_query: bool, need_table: bool
+    inputs: TranslationalInputs, signs: Tensor, out: Tensor, grad_out: Tensor, need_query: bool, need_table: bool
 ) -> tuple[Tensor, Tensor]:
-    """Run the backward pass.
+    """Run the backward pass, from what the forward pass kept in `signs` if it is not empty.
 
     Returns
     -------
@@ -87,7 +88,7 @@ def backward(
     out, grad_out = out.to(query.dtype), grad_out.to(query.dtype)
     grad_query = query.new_empty(query.shape if need_query else (0,))
     grad_table = query.new_empty(table.shape if need_table else (0,))
-    args = _args(inputs, query, table)
+    args = _args(inputs, query, table, signs)
     args.need_query, args.need_table = need_query, need_table
     args.out, args.grad_out = out.data_ptr(), grad_out.data_ptr()
     args.grad_query, args.grad_table = grad_query.data_ptr(), grad_table.data_ptr()

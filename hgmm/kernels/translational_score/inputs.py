@@ -10,9 +10,11 @@ from torch import Tensor
 from hgmm.errors import ConfigError
 from hgmm.kernels._checks import describe_tensor
 
-__all__ = ["NORMS", "TranslationalInputs", "check_ids"]
+__all__ = ["NORMS", "TranslationalInputs", "check_ids", "sign_words"]
 
 NORMS = ("1", "2", "complex")
+# Bits that do not stay in a processor's last cache gain nothing, and they are memory.
+_MOST_SIGN_BYTES = 1 << 25
 
 
 class TranslationalInputs(NamedTuple):
@@ -30,6 +32,17 @@ class TranslationalInputs(NamedTuple):
             f"query {describe_tensor(self.query)}, table {describe_tensor(self.table)}, "
             f"entity {describe_tensor(self.entity)}, pairs {describe_tensor(self.pairs)}, norm {self.norm}"
         )
+
+
+def sign_words(inputs: TranslationalInputs) -> int:
+    """Return how many int32 the signs of all differences take; 0 where they are not kept.
+
+    The slopes of norm 1 are signs, so the compiled backward pass needs no vectors if it has a bit for each coordinate
+    of each distance, and a byte that says whether some difference is 0 or NaN, which has no sign.
+    """
+    distances = inputs.entity.numel() * inputs.pairs.shape[1]
+    words = distances * -(-inputs.query.shape[-1] // 32) + -(-distances // 4)
+    return words if inputs.norm == "1" and 4 * words <= _MOST_SIGN_BYTES else 0
 
 
 def check_ids(query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor) -> None:

@@ -91,8 +91,10 @@ def translational_score(
     float64 are cast to its dtype first.
 
     Never holds a tensor of size B x K x D. Beside inputs, results and gradients, the compiled implementations take
-    ``B K + N`` integers for the gradient of `table`, the reference one block of differences. They are deterministic for
-    any number of threads; the reference is so on the CPU, and elsewhere under ``torch.use_deterministic_algorithms``.
+    ``B K + N`` integers for the gradient of `table`, the reference one block of differences; for norm 1 the one on the
+    CPU keeps a bit for each coordinate of each distance, ``B K P D / 8`` bytes, up to 32 MiB. They are deterministic
+    for any number of threads; the reference is so on the CPU, and elsewhere under
+    ``torch.use_deterministic_algorithms``.
 
     References
     ----------

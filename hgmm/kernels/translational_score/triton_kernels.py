@@ -45,8 +45,8 @@ def _blocks(constants: dict[str, Any]) -> int:
     return -(-width // lanes)
 
 
-def forward(inputs: TranslationalInputs) -> Tensor:
-    """Run the forward pass; the result is that of ``cpu.forward``."""
+def forward(inputs: TranslationalInputs, signs: Tensor) -> Tensor:
+    """Run the forward pass; the result is that of ``cpu.forward``. Nothing is kept in `signs`."""
     query, table, entity, side, pairs, _ = inputs
     out = query.new_empty(*entity.shape, pairs.shape[1])
     constants, run = _constants(inputs), _triton_rows.RUN_WORK
@@ -63,7 +63,7 @@ def forward(inputs: TranslationalInputs) -> Tensor:
 
 
 def backward(
-    inputs: TranslationalInputs, out: Tensor, grad_out: Tensor, need_query: bool, need_table: bool
+    inputs: TranslationalInputs, signs: Tensor, out: Tensor, grad_out: Tensor, need_query: bool, need_table: bool
 ) -> tuple[Tensor, Tensor]:
     """Run the backward pass; results as those of ``cpu.backward``."""
     return (
