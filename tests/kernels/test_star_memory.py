@@ -17,8 +17,8 @@ THREADS = 2
 SCRATCH_MIB = 4.0
 # Sums by part of a long row, results of a few nodes, torch's own objects; a float for each edge would take 3.8.
 REST_MIB = 3.0
-# Of translational_score: three tensors of a number a distance, the signs of its few differences in a word and a byte, and
-# the draws' order by entity.
+# Of translational_score: three tensors of a number a distance, the signs of its few differences in a word and a byte,
+# and the draws' order by entity.
 DISTANCES_MIB = 3 * 3.8 + 3.8 + 1 + 7.7
 
 # In a process of its own: what an allocator keeps from earlier steps would hide what this step needs.
