@@ -174,6 +174,9 @@ def _seconds(
     """Time every provider with every number of threads once a round, in an order that rotates."""
     turns = [(name, t) for t in case.threads for name in samplers if t == 1 or PROVIDERS[name].threaded]
     seconds = {turn: _Clocks([], [], []) for turn in turns}
+    # Else every turn looks through the millions of tuples that a Python set of triples has.
+    gc.collect()
+    gc.freeze()
     for number in range(WARMUP + case.rounds):
         batches = [_positives(graph, case.B, number * (MOST_CALLS + 1) + call) for call in range(MOST_CALLS + 1)]
         shift = number % len(turns)
@@ -183,6 +186,7 @@ def _seconds(
             if number >= WARMUP:
                 for values, value in zip(seconds[name, threads], taken, strict=True):
                     values.append(value)
+    gc.unfreeze()
     return seconds
 
 
