@@ -134,7 +134,45 @@ class ModalityPairs:
         ShapeError
             `side` or `modality` does not fit.
         """
-        where, (B, K, _) = "ModalityPairs.compose", scores.negative.shape
+        taken = self._taken("ModalityPairs.compose", scores, side, modality)
+        composed = torch.where(taken, scores.negative, scores.positive.unsqueeze(1))
+        if scores.negative_present is None or scores.positive_present is None:
+            return composed, None
+        return composed, torch.where(taken, scores.negative_present, scores.positive_present.unsqueeze(1))
+
+    def changed(self, scores: PairScores, side: Tensor, modality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Score corruptions of some modalities of one end by the pairs that they change.
+
+        Parameters
+        ----------
+        scores, side, modality
+            As of `compose`.
+
+        Returns
+        -------
+        scores, present : Tensor
+            ``(B, K, P)``; of those that change none, what `compose` returns.
+        differs : Tensor
+            ``(B, K)`` bool: False where no pair that is present changes, so that the score is that of the triple.
+
+        Raises
+        ------
+        ShapeError
+            As `compose`.
+        """
+        taken = self._taken("ModalityPairs.changed", scores, side, modality)
+        if scores.negative_present is not None:
+            taken = taken & scores.negative_present
+        differs = taken.any(2)
+        kept = scores.positive_present
+        whole = taken.new_ones(()) if kept is None else kept.unsqueeze(1)
+        of_triple = ~differs.unsqueeze(2)
+        values = torch.where(of_triple, scores.positive.unsqueeze(1), scores.negative)
+        return values, torch.where(of_triple, whole, taken), differs
+
+    def _taken(self, where: str, scores: PairScores, side: Tensor, modality: Tensor) -> Tensor:
+        """Return ``(B, K, P)`` bool: the pair's modality of the corrupted end takes the other entity."""
+        B, K, _ = scores.negative.shape
         check_axes(where, "side", side, (B, K), hint="one side a corruption")
         check_axes(where, "modality", modality, (B, K, "M"), hint="one mask a corruption", dtype=torch.bool)
         most = max(max(pair) for pair in self.pairs)
@@ -144,11 +182,7 @@ class ModalityPairs:
                 "column 0 is structure"
             )
         a, b = self.index(modality.device)[1].T
-        taken = torch.where(side.bool().unsqueeze(2), modality[..., b], modality[..., a])
-        composed = torch.where(taken, scores.negative, scores.positive.unsqueeze(1))
-        if scores.negative_present is None or scores.positive_present is None:
-            return composed, None
-        return composed, torch.where(taken, scores.negative_present, scores.positive_present.unsqueeze(1))
+        return torch.where(side.bool().unsqueeze(2), modality[..., b], modality[..., a])
 
     def intra_and_inter(self, scores: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return distances within and across modalities, for choosing corruptions by them.

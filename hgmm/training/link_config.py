@@ -54,6 +54,9 @@ class LinkConfig:
         Of ``mans-t`` and ``mans-h``, in [0, 1].
     adaptive_rule : str, optional
         Of ``mans-a``: ``share``, as many negatives as pass its test, or ``rows``, those that pass.
+    modal_pairs : str, optional
+        Which pairs score a negative of one modality: ``changed``, those that have the other entity; or ``all``, as in
+        the released code of MANS, where the pairs of the true triple make it look better than it is.
     batch_size : int, optional
         Positive triples a step, at least 1.
     loss : str, optional
@@ -84,6 +87,7 @@ class LinkConfig:
     corrupted_modalities: tuple[str, ...] = ()
     modal_share: float = 0.3
     adaptive_rule: str = "share"
+    modal_pairs: str = "changed"
     batch_size: int = 1024
     loss: str = "self-adversarial"
     margin: float = 6.0
@@ -117,6 +121,7 @@ _CHOICES = {
     "filter": FILTERS,
     "sampler": SAMPLERS,
     "adaptive_rule": RULES,
+    "modal_pairs": ("changed", "all"),
     "loss": LOSSES,
     "regularizer": ("none", "l2", "n3"),
 }

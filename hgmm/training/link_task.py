@@ -81,8 +81,8 @@ class LinkPredictionTask:
 
     Negatives are drawn for a seed, a step and a place in the batch, so a resumed run draws what it would have drawn.
     Corruptions of single modalities are put together from the scores of the triple and of the corrupted triple
-    (`hgmm.kg.ModalityPairs.compose`), so no strategy runs the model again. How many there were of which modality stands
-    in the figures of an epoch as ``negatives``: shares of all, and as ``modal`` the share of those that could be.
+    (`hgmm.kg.ModalityPairs`), so no strategy runs the model again. How many there were of which modality stands in the
+    figures of an epoch as ``negatives``: shares of all, and as ``modal`` the share of those that could be.
     """
 
     unit = "training triples"
@@ -175,23 +175,28 @@ class LinkPredictionTask:
 
     def _ranking(self, model: Any, output: PairScores, batch: TripleBatch) -> Tensor:
         config, pairs = self.config, model.pairs
+        scores, present, differs = self._negative_scores(pairs, output, batch.negatives)
         return ranking_loss(
             pairs.mean(output.positive, output.positive_present),
-            pairs.mean(*self._negative_scores(pairs, output, batch.negatives)),
+            pairs.mean(scores, present),
             form="sigmoid" if config.loss == "self-adversarial" else config.loss,
             margin=None if config.loss == "softplus" else config.margin,
             temperature=config.adversarial_temperature if config.loss == "self-adversarial" else None,
+            valid=differs,
         )
 
     def _negative_scores(
         self, pairs: ModalityPairs, output: PairScores, negatives: NegativeBatch
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return scores and presence by pair, and which negatives count, where not all do."""
         if self._sampler is None:
-            return output.negative, output.negative_present
+            return output.negative, output.negative_present, None
         if negatives.eligible is not None:
             of_whole_ends = pairs.intra_and_inter(output.negative, output.negative_present)
             negatives = self._sampler.choose(negatives, *of_whole_ends)
-        return pairs.compose(output, negatives.side, negatives.modality)
+        if self.config.modal_pairs == "changed":
+            return pairs.changed(output, negatives.side, negatives.modality)
+        return *pairs.compose(output, negatives.side, negatives.modality), None
 
     def _one_vs_all(self, model: Any, batch: TripleBatch) -> Tensor:
         """Return the mean over both ends."""

@@ -58,6 +58,33 @@ def test_composition_takes_the_other_entity_where_the_mask_is_set() -> None:
     assert everything.equal(found.negative)
 
 
+@pytest.mark.parametrize("holes", [False, True])
+def test_changed_pairs_alone_score_a_corruption_of_some_modalities(holes: bool) -> None:
+    pairs, found = ModalityPairs(PAIRS), scores()
+    if not holes:
+        found = PairScores(found.positive, found.negative)
+    generator = torch.Generator().manual_seed(1)
+    side = torch.randint(2, (B, K), generator=generator).to(torch.int8)
+    modality = torch.rand(B, K, M, generator=generator) < 0.3
+    modality[0, 0], modality[0, 1] = False, True
+    values, present, differs = pairs.changed(found, side, modality)
+    for b in range(B):
+        for k in range(K):
+            there = [True] * len(PAIRS) if found.negative_present is None else found.negative_present[b, k].tolist()
+            whole = [True] * len(PAIRS) if found.positive_present is None else found.positive_present[b].tolist()
+            taken = [bool(modality[b, k, pair[int(side[b, k])]]) and ok for pair, ok in zip(PAIRS, there, strict=True)]
+            assert differs[b, k] == any(taken)
+            assert present[b, k].tolist() == (taken if any(taken) else whole)
+            expected = found.negative[b, k] if any(taken) else found.positive[b]
+            assert values[b, k].equal(expected)
+    assert not differs[0, 0]
+    assert bool(differs.any())
+    if not holes:
+        assert bool(present[0, 1].all())
+    with pytest.raises(ShapeError, match=r"ModalityPairs.changed, modality: pairs reach modality 2, got 2 columns"):
+        pairs.changed(found, side, modality[..., :2])
+
+
 def test_distances_within_and_across_modalities() -> None:
     square = ModalityPairs([(0, 0), (0, 1), (1, 0), (1, 1)])
     values = torch.tensor([[-1.0, -2.0, -4.0, -8.0]], requires_grad=True)

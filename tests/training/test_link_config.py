@@ -23,6 +23,7 @@ from hgmm.training import LinkConfig
         ("sampler", "mans", r"link.sampler: unknown sampler 'mans'; .*mans-a, mans-h, mans-t, mans-v, normal"),
         ("corrupted_modalities", "image", r"link.corrupted_modalities: must be a list of strings, got 'image'"),
         ("modal_share", 1.5, r"link.modal_share: must be at least 0 and at most 1, got 1.5"),
+        ("modal_pairs", "some", r"link.modal_pairs: unknown modal_pairs 'some'; known: all, changed"),
         ("adaptive_rule", "all", r"link.adaptive_rule: unknown adaptive_rule 'all'; known: rows, share"),
         ("type_constrained", 1, r"link.type_constrained: must be true or false, got 1"),
         ("regularizer", "l1", r"link.regularizer: unknown regularizer 'l1'"),

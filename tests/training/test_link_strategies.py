@@ -39,8 +39,8 @@ def make_model(*, holes: bool = False, cls: type[MMKGE] = MMTransE, **options: A
 
 
 @torch.no_grad()
-def modal_scores(model: MMKGE, positives: Tensor, negatives: NegativeBatch) -> Tensor:
-    """Score each negative from vectors that are put together modality by modality."""
+def modal_scores(model: MMKGE, positives: Tensor, negatives: NegativeBatch, *, changed: bool) -> Tensor:
+    """Score each negative from vectors that are put together modality by modality, or by its changed pairs."""
     vectors, r = model.project(), model.relation_vectors(positives[:, 1])
     out = torch.zeros(negatives.entity.shape)
     for b, (head, _, tail) in enumerate(positives.tolist()):
@@ -52,18 +52,20 @@ def modal_scores(model: MMKGE, positives: Tensor, negatives: NegativeBatch) -> T
                 float(model.interaction.score(vectors[ids[0][a], a], r[b], vectors[ids[1][t], t]))
                 for a, t in model.pairs.pairs
                 if model.present[ids[0][a], a] and model.present[ids[1][t], t]
+                if not changed or taken[(a, t)[side]]
             ]
             out[b, k] = sum(found) / len(found)
     return out
 
 
 @pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("which", ["changed", "all"])
 @pytest.mark.parametrize("sampler", MODAL)
 def test_the_loss_of_a_strategy_is_that_of_its_modal_triples(
-    sampler: str, holes: bool, monkeypatch: pytest.MonkeyPatch
+    sampler: str, which: str, holes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, graph = make_model(holes=holes)
-    task = LinkPredictionTask(dataclasses.replace(LINK, sampler=sampler))
+    task = LinkPredictionTask(dataclasses.replace(LINK, sampler=sampler, modal_pairs=which))
     batch: TripleBatch = next(iter(task.plan(model, graph, TRAIN, CPU).train.batches(1)))
     negatives, chosen = batch.negatives, []
     assert task._sampler is not None
@@ -74,13 +76,29 @@ def test_the_loss_of_a_strategy_is_that_of_its_modal_triples(
     negatives = chosen[0] if chosen else negatives
     expected = ranking_loss(
         model.score(batch.positives) / len(model.pairs),
-        modal_scores(model, batch.positives, negatives),
+        modal_scores(model, batch.positives, negatives, changed=which == "changed"),
         form="margin",
         margin=1.0,
     )
     torch.testing.assert_close(found, expected)
     if sampler != "mans-a":
         assert not negatives.modality.all()
+
+
+@pytest.mark.parametrize("loss", ["margin", "softplus", "sigmoid", "self-adversarial"])
+def test_negatives_that_change_no_pair_do_not_count(loss: str) -> None:
+    # Entities without an image at the other end leave the pair of images out, and no other pair has one.
+    model, graph = make_model(holes=True, pairs=[("structure", "structure"), ("image", "image")])
+    task = LinkPredictionTask(dataclasses.replace(LINK, sampler="mans-v", loss=loss))
+    batch = next(iter(task.plan(model, graph, TRAIN, CPU).train.batches(1)))
+    output = model(*batch.inputs)
+    _, _, differs = model.pairs.changed(output, batch.negatives.side, batch.negatives.modality)
+    assert 0 < int((~differs).sum()) < differs.numel()
+    dirty = output.negative.masked_fill(~differs.unsqueeze(2), torch.nan)
+    found, _ = task.training_loss(model, output, batch)
+    assert task.training_loss(model, output._replace(negative=dirty), batch)[0].equal(found)
+    found.backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
 @pytest.mark.parametrize("sampler", MODAL)
