@@ -143,11 +143,14 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the run is told beside the defaults of the model."""
+        """All that the run is told beside the defaults of the model; what makes the arm cannot be set."""
         of_arm: dict[str, Any] = {"link.sampler": self.arm if self.arm in SAMPLERS else BASE}
         if self.arm == STRUCTURE_ONLY:
             of_arm["model.pairs"] = [["structure", "structure"]]
-        return {**SETTINGS, **DATA[self.data].settings, **of_arm, **self.options}
+        settings = {**SETTINGS, **DATA[self.data].settings, **self.options, **of_arm}
+        if self.arm == STRUCTURE_ONLY:
+            settings.pop("model.pair_weights", None)
+        return settings
 
     @property
     def key(self) -> tuple[Any, ...]:
