@@ -103,6 +103,8 @@ HALF = [t for t in all_triples(9, 3, 9) if sum(t) % 2]
 # All heads but 4 and all tails but 7 make a known triple: attempts mostly run out.
 NEARLY_ALL = [t for t in all_triples(40, 2, 40) if t[0] != 4 and t[2] != 7]
 MANY = some_triples(300, 60, 4, 50)
+# Pairs with one to twelve known tails among 2,000 entities.
+SPARSE = [(h, h % 3, (31 * h + 257 * j) % 2000) for h in range(48) for j in range(1 + h % 12)]
 PROBLEMS: dict[str, Problem] = {
     "unfiltered": Problem(some_triples(30, 9, 3, 9)),
     "no-positives": Problem([]),
@@ -116,6 +118,8 @@ PROBLEMS: dict[str, Problem] = {
     "shared": Problem(HALF[::7], known=HALF, chunk_size=4),
     "shared-and-mostly-refused": Problem(NEARLY_ALL[::170], 40, 40, 2, known=NEARLY_ALL, K=9, chunk_size=3),
     "shared-by-all": Problem(MANY[:40], 60, 50, 4, known=MANY, K=5, chunk_size=64),
+    # What a filter takes for known at first sight must not be left out.
+    "shared-among-many": Problem(SPARSE[::4], 2000, 2000, known=SPARSE, K=64, chunk_size=32),
     "shared-beside-lists": Problem(
         HALF[::5],
         known=HALF,

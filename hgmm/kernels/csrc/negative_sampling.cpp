@@ -186,7 +186,8 @@ class Sampler {
         const int64_t i = batch.first + lane;
         Stream stream(a, batch.row[lane], batch.k[lane], batch.words, lane);
         const int side = batch.side[lane];
-        a.entity[i] = draw(tile.of(batch.row[lane]), side, a.level ? a.level + i : nullptr, stream, left[side]);
+        int8_t* level = a.level ? a.level + i : nullptr;
+        a.entity[i] = draw(tile.of(batch.row[lane]), side, level, batch.place[lane], stream, left[side]);
         if (a.entity[i] == kNone) failed = std::min(failed, i);
       }
       prepare(batch.first + kAhead * Batch::kLanes, tile, batch);
@@ -280,13 +281,17 @@ class Sampler {
     }
   }
 
-  int64_t draw(const Positive& p, int side, int8_t* level, Stream& words, Complement& complement) const {
+  // `given` is what a chunk shares, where it shares anything.
+  int64_t draw(const Positive& p, int side, int8_t* level, int64_t given, Stream& words, Complement& complement) const {
     int64_t pool = pool_of(level ? *level : 0, side, p.relation), index = kFirstAttempt, place;
     for (;;) {
       const List list = pool == kWhole ? all_[side] : List(a.ids + a.indptr[pool], a.indptr[pool + 1] - a.indptr[pool]);
       for (const int64_t last = index + kMaxAttempts; index < last; ++index) {
-        // `attempt` has seen that the given one is excluded.
-        if (index == kFirstAttempt && a.first && pool == kWhole) continue;
+        if (index == kFirstAttempt && a.first && pool == kWhole) {
+          // A sieve may have held it back that is not known.
+          if (!p.excludes(side, given)) return given;
+          continue;
+        }
         if (list.choose(words[index], &place) && !p.excludes(side, list[place])) return list[place];
       }
       const std::vector<int64_t>& left = complement.of(p, side, pool, list);
