@@ -187,6 +187,11 @@ def _matrix(file: Path) -> NDArray[np.float32]:
         tensor = torch.as_tensor(content)
     except TypeError as error:
         raise DataError(f"{file}: must be a matrix of numbers, got {_describe(content)}") from error
+    if tensor.layout != torch.strided or tensor.is_complex():
+        kind = "complex numbers" if tensor.is_complex() else f"the layout {tensor.layout}"
+        raise DataError(
+            f"{file}: must be a dense matrix of real numbers, got {kind}; save tensor.to_dense() or its parts"
+        )
     values: NDArray[np.float32] = tensor.detach().to(torch.float32, copy=True).numpy()
     return values
 

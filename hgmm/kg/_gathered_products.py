@@ -46,7 +46,7 @@ class _GatheredProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, table, entity, side, pairs, shared = ctx.saved_tensors
-        grad_query, grad_table = torch.zeros_like(query), torch.zeros_like(table)
+        grad_query, grad_table = query.new_zeros(query.shape), torch.zeros_like(table)
         alone = None
         if shared is not None:
             chunks = _Chunks(query, entity, side, pairs, shared)

@@ -19,6 +19,7 @@ from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels import translational_score
 from hgmm.kernels._checks import check_axes
 from hgmm.kernels._segment import block_rows
+from hgmm.kernels.translational_score.inputs import check_ids
 from hgmm.kg._gathered_products import gathered_products
 
 __all__ = ["MEASURES", "Measure", "measure", "measure_all", "measure_gathered"]
@@ -174,6 +175,7 @@ def measure_gathered(
             )
     if kind != "dot" and pairs.shape[1]:
         return translational_score(query, table, entity, side.to(torch.int8), pairs, kind)
+    check_ids(query, table, entity, side, pairs, where=where)
     return gathered_products(query, table, entity, side, pairs, shared)
 
 

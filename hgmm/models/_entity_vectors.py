@@ -188,7 +188,7 @@ def _before_division(grad: Tensor, out: Tensor, lengths: Tensor | None) -> Tenso
     D = out.shape[-1]
     of_unit, unit, factor = grad.reshape(-1, D), out.view(-1, D), lengths.reciprocal().view(-1, 1)
     # As in `_divide`, at vectors of length 1 with 1 / length as their gain.
-    ones = torch.ones_like(factor)
+    ones = torch.ones_like(factor, dtype=torch.promote_types(factor.dtype, torch.float32))
     result: Tensor = torch.ops.aten._weight_norm_interface_backward(of_unit, unit, factor, ones, 0)[0]
     # The length of the shortest vectors is a constant.
     short = lengths.view(-1, 1) <= _SHORTEST

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hgmm.errors import ShapeError
+from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels._checks import check_axes
 from hgmm.sampling.batch import check_entities, check_triples
 
@@ -107,9 +107,26 @@ class TypeConstraints(NamedTuple):
         ShapeError
             Naming the tensor.
         ConfigError
-            If an entity is out of range.
+            If an entity is out of range, or the rows are not what the class says.
         """
-        check_axes(where, "constraints.indptr", self.indptr, (2 * num_relations + 1,), hint="two rows a relation")
-        rows = self.entities.new_zeros(self.entities.numel(), 3)
+        hint = "two rows a relation"
+        check_axes(where, "constraints.indptr", self.indptr, (2 * num_relations + 1,), hint=hint, dtype=torch.int64)
+        hint = "one number an entry"
+        check_axes(where, "constraints.entities", self.entities, ("n",), hint=hint, dtype=torch.int64)
+        lengths, n = self.indptr.diff(), self.entities.numel()
+        if int(self.indptr[0]) or int(self.indptr[-1]) != n or bool((lengths < 0).any()):
+            raise ConfigError(
+                f"{where}, constraints.indptr: must ascend from 0 to the number of entities, {n}, got "
+                f"{int(self.indptr[0])} to {int(self.indptr[-1])}; TypeConstraints.from_lists makes both tensors"
+            )
+        row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+        descends = (row.diff() == 0) & (self.entities.diff() <= 0)
+        if bool(descends.any()):
+            place = int(descends.nonzero()[0]) + 1
+            raise ConfigError(
+                f"{where}, constraints.entities: must ascend within a row, got {int(self.entities[place - 1])} before "
+                f"{int(self.entities[place])} at {place}; TypeConstraints.from_lists sorts them"
+            )
+        rows = self.entities.new_zeros(n, 3)
         rows[:, 0] = self.entities
         check_triples(where, "constraints.entities", rows, num_entities=num_entities, num_relations=1)

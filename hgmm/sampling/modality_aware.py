@@ -267,6 +267,12 @@ class ModalityAwareNegativeSampler:
             )
         if not self.modalities:
             raise ConfigError(f"{_WHERE}, modality: at least one must be corrupted, got (); strategy 'normal' is none")
+        # Levels are stored as int8.
+        if presence.shape[1] > 128:
+            raise ConfigError(
+                f"{_WHERE}, presence: at most 128 modalities, got {presence.shape[1]}; leave out those that are not "
+                "corrupted alone"
+            )
         for m in self.modalities:
             check_count(_WHERE, "modality", m, below=presence.shape[1])
 

@@ -148,9 +148,11 @@ def test_a_pickled_module_is_refused_and_no_code_runs(tmp_path: Path) -> None:
         ("text.pt", torch.zeros(3), r"text\.pt: must hold one matrix \(entities, width\), got the shape \(3,\)"),
         ("text.pt", {"a": torch.zeros(3, 1), "b": torch.zeros(1)}, r"got a dictionary of a, b"),
         ("text.pt", [1, 2], r"got a list"),
+        ("text.pt", torch.eye(3).to_sparse(), r"text\.pt: must be a dense matrix of real numbers, got the layout"),
+        ("text.pt", torch.ones(3, 1) * 1j, r"text\.pt: must be a dense matrix of real numbers, got complex numbers"),
         ("text.pt", np.array([["x"], ["y"], ["z"]]), r"text\.pt: must be a matrix of numbers, got the shape \(3, 1\)"),
     ],
-    ids=["vector", "several", "list", "words"],
+    ids=["vector", "several", "list", "sparse", "complex", "words"],
 )
 def test_other_content_of_torch_files(tmp_path: Path, name: str, content: object, message: str) -> None:
     torch.save(content, tmp_path / name)

@@ -123,3 +123,16 @@ def test_wrong_shapes() -> None:
         measure_all(query[:, 0, 0, 0], table[:, 0], 1)
     with pytest.raises(ShapeError, match=r"candidates: expected shape \(E, 4\), got \(5, 3, 4\)"):
         measure_all(query[:, 0, 0], table, 1)
+
+
+@EACH
+def test_ids_out_of_range_are_refused_and_queries_of_any_layout_taken(kind: Measure) -> None:
+    query, table = torch.randn(2, 2, 3, 4).permute(2, 0, 1, 3).requires_grad_(), torch.randn(5, 2, 4)
+    entity, side = torch.tensor([[0, 4]] * 3), torch.tensor([[0, 1]] * 3, dtype=torch.int8)
+    pairs = torch.tensor([[[0, 0]], [[1, 1]]])
+    for broken, name in (((entity, side * 2), "side"), ((entity - 1, side), "entity"), ((entity + 1, side), "entity")):
+        with pytest.raises(ConfigError, match=rf"argument {name}: ids lie in \[0, "):
+            measure_gathered(query, table, *broken, pairs, kind)
+    (grad,) = torch.autograd.grad(measure_gathered(query, table, entity, side, pairs, kind).sum(), query)
+    (plain,) = torch.autograd.grad(measure_gathered(query.contiguous(), table, entity, side, pairs, kind).sum(), query)
+    assert torch.equal(grad, plain)

@@ -96,6 +96,18 @@ def test_nothing_may_be_asked_for() -> None:
         assert grad.eq(0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_vectors_of_half_precision_have_gradients(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.randn(E, D, generator=generator).to(dtype).double().requires_grad_()
+    scale = torch.randn(E, 1, D, generator=generator)
+    results = []
+    for structure in (exact, exact.detach().to(dtype).requires_grad_()):
+        table, _ = entity_vectors(structure, [], None, TAKEN, normalize=True)
+        results.append(torch.autograd.grad((table * scale).sum(), structure)[0].double())
+    torch.testing.assert_close(results[1], results[0], rtol=0.05, atol=0.05)
+
+
 def test_rows_are_cast_to_the_weights_and_either_may_be_frozen() -> None:
     structure = torch.ones(E, D)
     features, weight, bias = torch.ones(E, W, dtype=torch.float16), torch.ones(D, W), torch.ones(D, requires_grad=True)

@@ -219,6 +219,7 @@ def test_cuda_draws_the_same(strategy: str) -> None:
         ({"modality": 0}, ConfigError, r"modality: must be a whole number in \[1, 3\), got 0"),
         ({"modality": ()}, ConfigError, r"modality: at least one must be corrupted, got \(\)"),
         ({"presence": PRESENCE[:5]}, ShapeError, r"presence: expected shape \(40, M\), got \(5, 3\)"),
+        ({"presence": torch.ones(N, 129, dtype=torch.bool)}, ConfigError, r"presence: at most 128 modalities, got 129"),
         ({"presence": PRESENCE.float()}, ShapeError, r"presence: expected dtype bool, got float32"),
         ({"presence": PRESENCE[:, 1:]}, ConfigError, r"presence: modality 0 is the structure.*got False for entity 0"),
     ],

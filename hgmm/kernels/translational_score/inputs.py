@@ -45,7 +45,9 @@ def sign_words(inputs: TranslationalInputs) -> int:
     return words if inputs.norm == "1" and 4 * words <= _MOST_SIGN_BYTES else 0
 
 
-def check_ids(query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor) -> None:
+def check_ids(
+    query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs: Tensor, *, where: str = "translational_score"
+) -> None:
     """Check that everything that is looked up exists.
 
     On the CPU only, as reading ids on another device would wait for it, and not while torch.compile traces, when they
@@ -60,10 +62,22 @@ def check_ids(query: Tensor, table: Tensor, entity: Tensor, side: Tensor, pairs:
         return
     _, S, A, _ = query.shape
     N, M, _ = table.shape
-    _check_below("entity", entity, N, "table.shape[0]; draw ids of rows of table")
-    _check_below("side", side, S, "query.shape[1]; 0 stands for a corrupted head, 1 for a corrupted tail")
-    _check_below("pairs[..., 0]", pairs[..., 0], A, "query.shape[2]; a pair is (place in query, place in table)")
-    _check_below("pairs[..., 1]", pairs[..., 1], M, "table.shape[1]; a pair is (place in query, place in table)")
+    _check_below(f"{where}, argument entity", entity, N, "table.shape[0]; draw ids of rows of table")
+    _check_below(
+        f"{where}, argument side", side, S, "query.shape[1]; 0 stands for a corrupted head, 1 for a corrupted tail"
+    )
+    _check_below(
+        f"{where}, argument pairs[..., 0]",
+        pairs[..., 0],
+        A,
+        "query.shape[2]; a pair is (place in query, place in table)",
+    )
+    _check_below(
+        f"{where}, argument pairs[..., 1]",
+        pairs[..., 1],
+        M,
+        "table.shape[1]; a pair is (place in query, place in table)",
+    )
 
 
 def _check_below(name: str, ids: Tensor, end: int, hint: str) -> None:
@@ -73,7 +87,4 @@ def _check_below(name: str, ids: Tensor, end: int, hint: str) -> None:
     if low >= 0 and high < end:
         return
     place = tuple(((ids < 0) | (ids >= end)).nonzero()[0].tolist())
-    raise ConfigError(
-        f"translational_score, argument {name}: ids lie in [0, {end}), got {int(ids[place])} at {place}; "
-        f"the end is {hint}"
-    )
+    raise ConfigError(f"{name}: ids lie in [0, {end}), got {int(ids[place])} at {place}; the end is {hint}")
