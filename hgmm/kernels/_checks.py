@@ -267,6 +267,26 @@ def check_classes(where: str, name: str, classes: Tensor, num_classes: int) -> N
         )
 
 
+def check_below(where: str, ids: Tensor, end: int, hint: str) -> None:
+    """Check that ids lie in [0, end).
+
+    On the CPU only, as reading ids on another device would wait for it, and not while torch.compile traces, when they
+    have no value yet.
+
+    Raises
+    ------
+    ConfigError
+        With the first one out of range.
+    """
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
+        return
+    low, high = map(int, ids.aminmax())
+    if low >= 0 and high < end:
+        return
+    place = tuple(((ids < 0) | (ids >= end)).nonzero()[0].tolist())
+    raise ConfigError(f"{where}: ids lie in [0, {end}), got {int(ids[place])} at {place}; the end is {hint}")
+
+
 def check_number(
     where: str, name: str, value: float, *, low: float, high: float = math.inf, open_low: bool = False, hint: str
 ) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from hgmm.kernels._first_order import first_derivatives_only
 from hgmm.kernels._segment import block_rows
 
 __all__ = ["gathered_products"]
@@ -43,7 +43,7 @@ class _GatheredProducts(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only("measure_gathered")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, table, entity, side, pairs, shared = ctx.saved_tensors
         grad_query, grad_table = query.new_zeros(query.shape), torch.zeros_like(table)

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hgmm.errors import ConfigError, ShapeError
 from hgmm.kernels import translational_score
 from hgmm.kernels._checks import check_axes
+from hgmm.kernels._first_order import first_derivatives_only
 from hgmm.kernels._segment import block_rows
 from hgmm.kernels.translational_score.inputs import check_ids
 from hgmm.kg._gathered_products import gathered_products
@@ -209,7 +209,7 @@ class _AllByBlocks(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only("measure_all")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         query, candidates = ctx.saved_tensors
         grad_query, grad_candidates = torch.zeros_like(query), torch.zeros_like(candidates)

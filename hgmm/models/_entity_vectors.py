@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from hgmm.kernels._first_order import first_derivatives_only
 from hgmm.kernels._segment import block_rows
 
 __all__ = ["Projected", "entity_vectors", "renumber"]
@@ -125,7 +125,7 @@ class _EntityVectors(torch.autograd.Function):
         return out, of_taken
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only("MMKGE")
     def backward(ctx: Any, grad_table: Tensor | None, grad_taken: Tensor | None) -> tuple[Tensor | None, ...]:
         entities, taken, structure, out, of_taken, lengths, *projected = ctx.saved_tensors
         modalities, needed = _triples(projected), ctx.needs_input_grad[4:]

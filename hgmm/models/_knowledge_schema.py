@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph.schema import STRUCTURE, GraphSchema
 
-__all__ = ["check_schema", "read_pairs"]
+__all__ = ["check_finite", "check_schema", "read_pairs"]
+
+
+def check_finite(where: str, features: Tensor) -> None:
+    """Refuse rows with a number that is not finite."""
+    wrong = ~features.isfinite().all(1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ConfigError(
+            f"{where}: must be finite, got NaN or an infinity in row {row}; mend it, or mark the entity as absent"
+        )
 
 
 def check_schema(schema: GraphSchema, num_entities: int) -> tuple[str, dict[str, int]]:

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from hgmm.errors import ConfigError, SchemaError, unknown_name
 from hgmm.graph.multimodal import MultimodalGraph
 from hgmm.graph.schema import PRESENT_SUFFIX, STRUCTURE, GraphSchema
-from hgmm.kernels._checks import check_axes
+from hgmm.kernels._checks import check_axes, check_below
 from hgmm.kg.candidate_table import CandidateTable
 from hgmm.kg.interactions import get_interaction
 from hgmm.kg.pair_scores import ModalityPairs, PairScores
 from hgmm.models._entity_vectors import Projected, entity_vectors, renumber
-from hgmm.models._knowledge_schema import check_schema, read_pairs
+from hgmm.models._knowledge_schema import check_finite, check_schema, read_pairs
 from hgmm.registry import MODELS
 
 __all__ = ["MMKGE", "MMComplEx", "MMDistMult", "MMRotatE", "MMTransE"]
@@ -204,7 +204,7 @@ class MMKGE(nn.Module):
         Raises
         ------
         ConfigError
-            A modality is missing or unknown, or some triple would be left without any pair.
+            A modality is missing or unknown, a feature is not finite, or some triple would be left without any pair.
         ShapeError
             A tensor does not fit.
         """
@@ -227,6 +227,7 @@ class MMKGE(nn.Module):
                 # What is absent may hold anything, and a weight of 0 does not keep NaN out of a gradient.
                 if not bool(x[~has].eq(0).all()):
                     x = x.masked_fill(~has.unsqueeze(1), 0)
+            check_finite(f"MMKGE, features[{name!r}]", x)
             self.register_buffer(f"_features_{m}", x, persistent=False)
         self._complete = bool(mask.all())
         if not self._complete and (0, 0) not in self.pairs.pairs:
@@ -277,7 +278,7 @@ class MMKGE(nn.Module):
         ShapeError
             The tensors do not fit each other.
         ConfigError
-            Features were not set.
+            Features were not set, or an id is out of range (looked for on the CPU).
 
         Notes
         -----
@@ -288,6 +289,9 @@ class MMKGE(nn.Module):
         check_axes("MMKGE", "positives", positives, ("B", 3), hint="rows are (head, relation, tail)")
         check_axes("MMKGE", "entity", entity, (len(positives), "K"), hint="K corruptions of each triple")
         check_axes("MMKGE", "side", side, tuple(entity.shape), hint="one side a corruption")
+        check_below("MMKGE, positives[:, ::2]", positives[:, ::2], self.num_entities, "the number of entities")
+        check_below("MMKGE, positives[:, 1]", positives[:, 1], len(self.relation), "the number of relations")
+        check_below("MMKGE, entity", entity, self.num_entities, "the number of entities")
         head, relation, tail = positives.unbind(1)
         drawn = torch.cat([tail.unsqueeze(1), entity], 1)
         ids, kept, mostly = None, torch.cat([tail, head]), entity if shared is None else shared

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hgmm.dgl_compat import dgl
-from hgmm.errors import ConfigError, SchemaError, ShapeError
+from hgmm.errors import BackendError, ConfigError, SchemaError, ShapeError
 from hgmm.graph import GraphSchema, ModalitySpec, MultimodalGraph
 from hgmm.kg import INTERACTIONS, RankingEvaluator
 from hgmm.losses import ranking_loss, vector_regularizer
@@ -350,3 +350,36 @@ def test_triples_that_do_not_fit() -> None:
         model(TRIPLES, ENTITY[1:], SIDE)
     with pytest.raises(ShapeError, match=r"side: expected shape \(4, 2\), got \(4, 1\)"):
         model(TRIPLES, ENTITY, SIDE[:, 1:])
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 2)])
+@pytest.mark.parametrize("off", [-1, 99])
+def test_ids_out_of_range_are_refused(place: tuple[int, int], off: int) -> None:
+    model, triples = make(), TRIPLES.clone()
+    triples[place] = off
+    with pytest.raises(ConfigError, match=rf"MMKGE, positives\[.*: ids lie in \[0, {R if place[1] == 1 else E}\), got"):
+        model.score(triples)
+    with pytest.raises(ConfigError, match=rf"MMKGE, entity: ids lie in \[0, {E}\), got {off} at \(3, 1\)"):
+        model(TRIPLES, ENTITY.index_put((torch.tensor(3), torch.tensor(1)), torch.tensor(off)), SIDE)
+
+
+def test_features_that_are_not_finite_are_refused_where_they_are_present() -> None:
+    (values, present), model = features(), make()
+    values["text"][1], values["text"][3] = torch.nan, torch.inf
+    assert bool(model.set_features(values, present).score(TRIPLES).isfinite().all())
+    values["text"][4, 1] = torch.nan
+    with pytest.raises(ConfigError, match=r"features\['text'\]: must be finite, got NaN or an infinity in row 4"):
+        model.set_features(values, present)
+
+
+@pytest.mark.parametrize("name", INTERACTIONS)
+def test_second_derivatives_are_right_or_refused(name: str) -> None:
+    model = make(interaction=name)
+    found = [model(TRIPLES, ENTITY, SIDE).negative, model.candidates(differentiable=True).score_tails(*TRIPLES.T[:2])]
+    for scores in found:
+        (grad,) = torch.autograd.grad(scores.sum(), model.structure, create_graph=True)
+        with pytest.raises(BackendError, match=r"second derivative|double backward"):
+            torch.autograd.grad(grad.square().sum(), model.relation)
+    model(TRIPLES, ENTITY, SIDE).negative.sum().backward()
+    assert model.structure.grad is not None
+    assert not model.structure.grad.requires_grad

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from hgmm.errors import ConfigError
-from hgmm.kernels._checks import describe_tensor
+from hgmm.kernels._checks import check_below, describe_tensor
 
 __all__ = ["NORMS", "TranslationalInputs", "check_ids", "sign_words"]
 
@@ -50,41 +48,26 @@ def check_ids(
 ) -> None:
     """Check that everything that is looked up exists.
 
-    On the CPU only, as reading ids on another device would wait for it, and not while torch.compile traces, when they
-    have no value yet.
-
     Raises
     ------
     ConfigError
         Naming the argument and the first entry out of range.
     """
-    if entity.device.type != "cpu" or torch.compiler.is_compiling():
-        return
     _, S, A, _ = query.shape
     N, M, _ = table.shape
-    _check_below(f"{where}, argument entity", entity, N, "table.shape[0]; draw ids of rows of table")
-    _check_below(
+    check_below(f"{where}, argument entity", entity, N, "table.shape[0]; draw ids of rows of table")
+    check_below(
         f"{where}, argument side", side, S, "query.shape[1]; 0 stands for a corrupted head, 1 for a corrupted tail"
     )
-    _check_below(
+    check_below(
         f"{where}, argument pairs[..., 0]",
         pairs[..., 0],
         A,
         "query.shape[2]; a pair is (place in query, place in table)",
     )
-    _check_below(
+    check_below(
         f"{where}, argument pairs[..., 1]",
         pairs[..., 1],
         M,
         "table.shape[1]; a pair is (place in query, place in table)",
     )
-
-
-def _check_below(name: str, ids: Tensor, end: int, hint: str) -> None:
-    if not ids.numel():
-        return
-    low, high = map(int, ids.aminmax())
-    if low >= 0 and high < end:
-        return
-    place = tuple(((ids < 0) | (ids >= end)).nonzero()[0].tolist())
-    raise ConfigError(f"{name}: ids lie in [0, {end}), got {int(ids[place])} at {place}; the end is {hint}")
