@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ def tsv_triples(path: Path, train_file: str = "train.tsv") -> TripleSet:
         order, a heading, entities that ``entities.txt`` lacks or repeats.
     """
     problems = _twice_validated(path, train_file)
-    tables = {split: read_cells(file, TSV_FORM, problems) for split, file in tsv_files(path, train_file).items()}
+    files = tsv_files(path, train_file)
+    tables = {split: read_cells(file, TSV_FORM, problems) for split, file in files.items()}
     raise_problems(problems, where=f"knowledge graph {path}", hint=HINT)
     listed = path / ENTITY_LIST
     every = pd.concat(tables.values(), ignore_index=True)
@@ -67,7 +69,8 @@ def tsv_triples(path: Path, train_file: str = "train.tsv") -> TripleSet:
         problems += [] if problems else _unknown_ends(every, entities)
     else:
         entities = sorted(set(every[0]) | set(every[2]))
-        problems += _order_problems(train_file, tables["train"])
+        names = {split: file.name for split, file in files.items()}
+        problems += _heading_problems(names, tables) or _order_problems(names, tables)
     raise_problems(problems, where=f"knowledge graph {path}", hint=HINT)
     relations = sorted(set(every[1]))
     splits = {split: torch.from_numpy(_numbered(table, entities, relations)) for split, table in tables.items()}
@@ -134,19 +137,53 @@ def _unknown_ends(rows: pd.DataFrame, entities: list[str]) -> list[Problem]:
     )
 
 
-def _order_problems(file: str, train: pd.DataFrame) -> list[Problem]:
-    """Find a heading, and rows whose relation is not in the middle: there entities stand that are heads elsewhere."""
-    first = tuple(cell.strip().lower() for cell in train.iloc[0])
-    if first in HEADINGS:
-        return [Problem("heading", f"{file} row 1", f"{' '.join(first)!r} is no triple; remove the row")]
-    heads, middle, last = (set(train[column]) for column in range(3))
-    if middle & heads and not last & heads and len(last) < len(middle):
-        example = min(middle & heads)
-        place = int(np.flatnonzero(train[1] == example)[0])
-        text = (
-            f"{example!r} is both a relation and a head, and no tail is a head: the order must be 'head relation "
-            f"tail', and these rows look like 'head tail relation'; if they are right, list all entities in "
-            f"{ENTITY_LIST}"
-        )
-        return [Problem("wrong column order", f"{file} row {place + 1}", text)]
+def _heading_problems(files: Mapping[str, str], tables: Mapping[str, pd.DataFrame]) -> list[Problem]:
+    found = []
+    for split, table in tables.items():
+        first = tuple(cell.strip().lower() for cell in table.iloc[0]) if len(table) else ()
+        if first in HEADINGS:
+            text = f"{' '.join(first)!r} is no triple; remove the row"
+            found.append(Problem("heading", f"{files[split]} row 1", text))
+    return found
+
+
+def _order_problems(files: Mapping[str, str], tables: Mapping[str, pd.DataFrame]) -> list[Problem]:
+    """Find rows whose relation is not in the middle: there entities stand that are ends of others."""
+    return _order_of_training(files["train"], tables["train"]) or [
+        problem
+        for split, table in tables.items()
+        if split != "train"
+        for problem in _order_beside_training(files[split], table, tables["train"])
+    ]
+
+
+def _order_of_training(file: str, train: pd.DataFrame) -> list[Problem]:
+    columns = [set(train[column]) for column in range(3)]
+    middle = columns[1]
+    for relation, end, kind, role in ((2, 0, "head", "tail"), (0, 2, "tail", "head")):
+        both = middle & columns[end]
+        if both and not columns[relation] & columns[end] and len(columns[relation]) < len(middle):
+            example = min(both)
+            place = int(np.flatnonzero(train[1] == example)[0])
+            order = "head tail relation" if relation == 2 else "relation head tail"
+            text = (
+                f"{example!r} is both a relation and a {kind}, and no {role} is a {kind}: the order must be 'head "
+                f"relation tail', and these rows look like '{order}'; if they are right, list all entities in "
+                f"{ENTITY_LIST}"
+            )
+            return [Problem("wrong column order", f"{file} row {place + 1}", text)]
+    return []
+
+
+def _order_beside_training(file: str, table: pd.DataFrame, train: pd.DataFrame) -> list[Problem]:
+    relations = set(train[1])
+    if not len(table) or set(table[1]) & relations:
+        return []
+    for column, order in ((2, "head tail relation"), (0, "relation head tail")):
+        if set(table[column]) <= relations:
+            text = (
+                f"{table[column][0]!r} is a relation in training, and no relation of this file is: the order must be "
+                f"'head relation tail', and these rows look like '{order}'"
+            )
+            return [Problem("wrong column order", f"{file} row 1", text)]
     return []

@@ -63,6 +63,22 @@ def test_relations_that_are_heads_too_are_right_if_entities_are_listed(tsv: Path
             "b\tc\tr\na\tb\tr\n",
             r"wrong column order .*\n.* train\.tsv row 2: 'b' is both a relation and a head",
         ),
+        (
+            "train.tsv",
+            "r\ta\tb\nr\tb\tc\n",
+            r"wrong column order .*\n.* train\.tsv row 2: 'b' is both a relation and a tail.*'relation head tail'",
+        ),
+        ("valid.tsv", "h\tr\tt\na\tr\tb\n", r"heading .*\n.* valid\.tsv row 1: 'h r t' is no triple"),
+        (
+            "test.tsv",
+            "a\tb\tr\n",
+            r"wrong column order .*\n.* test\.tsv row 1: 'r' is a relation in training.* like 'head tail relation'",
+        ),
+        (
+            "test.tsv",
+            "r\ta\tb\n",
+            r"wrong column order .*\n.* test\.tsv row 1: 'r' is a relation in training.* like 'relation head tail'",
+        ),
         ("val.tsv", "a\tr\tb\n", r"two files of one split .*\n.* val\.tsv: must not stand beside valid\.tsv; keep one"),
         ("valid.tsv", "", r"valid\.tsv: has no row"),
         ("valid.tsv", None, r"valid\.tsv: there is no such file"),
