@@ -72,7 +72,12 @@ def _remember(
 
 
 @click.command(cls=_Command, short_help="Train a model on a data set.")
-@click.option("--dataset", "data_dataset", shell_complete=dataset_names, help="Name or ./folder.  [default: emoji]")
+@click.option(
+    "--dataset",
+    "data_dataset",
+    shell_complete=dataset_names,
+    help="Name or ./folder.  [default: emoji, or emoji-kg for models of triples]",
+)
 @click.option("--model", "model_name", shell_complete=model_names, help="Registered model.  [default: the data set's]")
 @click.option("--variant", "model_variant", help="Variant of the model.  [default: the data set's]")
 @click.option("--ablate", multiple=True, help="Take a part out: a part of the model, L_att or L_ind; may be repeated.")

@@ -48,9 +48,9 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
 
     Notes
     -----
-    The dataset's settings depend on the variant that overrides or file choose. To a model that is not the dataset's
-    default one those of the section ``model`` do not apply, and others only where the model has no setting of its own
-    (`hgmm.training.model_settings`).
+    Where no dataset is named, it is ``emoji-kg`` for a model of triples. The dataset's settings depend on the variant
+    that overrides or file choose. To a model that is not the dataset's default one those of the section ``model`` do
+    not apply, and others only where the model has no setting of its own (`hgmm.training.model_settings`).
 
     Raises
     ------
@@ -61,6 +61,8 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
     """
     from_file = {} if file is None else read_config(file)
     asked = RunConfig.merge(None, from_file, overrides)
+    unnamed = _default_data(asked)
+    asked = unnamed | asked
     data = RunConfig.from_dict({key: value for key, value in asked.items() if key.startswith("data.")}).data
     info = datasets.info(data.dataset)
     name = asked.get("model.name", info.default_model)
@@ -70,7 +72,15 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
         # Variants and options of the model are those of the dataset's default model, and so is how it is trained.
         own = model_settings(name) if name in MODELS else {}
         settings = {key: x for key, x in info.settings.items() if not key.startswith("model.") and key not in own}
-    return RunConfig.resolve(settings, from_file, overrides)
+    return RunConfig.resolve(unnamed | settings, from_file, overrides)
+
+
+def _default_data(asked: Mapping[str, Any]) -> dict[str, str]:
+    """Name the data set of a model that does not serve the task of the usual one."""
+    name = asked.get("model.name")
+    if "data.dataset" in asked or name not in MODELS or NODE_CLASSIFICATION in MODELS.get(name).tasks:
+        return {}
+    return {"data.dataset": "emoji-kg"}
 
 
 def load_data(config: RunConfig) -> MultimodalGraph:

@@ -442,6 +442,15 @@ def test_settings_of_a_dataset_yield_to_file_and_flags(tmp_path: Path) -> None:
     assert configure(file=tmp_path / "c.yaml", overrides={"train.epochs": 3}).train.epochs == 3
 
 
+def test_a_model_of_triples_has_a_default_dataset_of_its_own() -> None:
+    assert configure().data.dataset == configure(overrides={"model.name": "graph-mnl"}).data.dataset == "emoji"
+    config = configure(overrides={"model.name": "mm-distmult"})
+    assert config == configure(overrides={"model.name": "mm-distmult", "data.dataset": "emoji-kg"})
+    assert (config.data.dataset, config.link.margin) == ("emoji-kg", 9.0)
+    named = configure(overrides={"model.name": "mm-transe", "data.dataset": "emoji"})
+    assert named.data.dataset == "emoji"
+
+
 def test_settings_for_the_default_model_are_not_given_to_another() -> None:
     info = datasets.info("imdb")
     assert "model.num_heads" in info.settings
