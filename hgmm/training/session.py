@@ -77,7 +77,7 @@ def configure(*, file: str | Path | None = None, overrides: Mapping[str, Any] | 
 
 def _default_data(asked: Mapping[str, Any]) -> dict[str, str]:
     """Name the data set of a model that does not serve the task of the usual one."""
-    name = asked.get("model.name")
+    name = asked.get("model.name", "")
     if "data.dataset" in asked or name not in MODELS or NODE_CLASSIFICATION in MODELS.get(name).tasks:
         return {}
     return {"data.dataset": "emoji-kg"}
