@@ -58,10 +58,11 @@ def test_full_blocks_and_chosen_nodes_equal_the_graph(
     own, seeds = model(small_graph.schema, backbone=backbone, structure=structure), torch.tensor([7, 0, 3])
     graph = own.prepare(small_graph)
     whole = own(graph)
+    # Sums of float32 in another order: how far they are apart depends on the processor.
     for part in (own(graph.g, seeds), own(blocks_of(graph, seeds))):
-        torch.testing.assert_close(part.logits, whole.logits[seeds], rtol=0, atol=1e-6)
-        torch.testing.assert_close(part.branch_logits, whole.branch_logits[seeds], rtol=0, atol=1e-6)
-        torch.testing.assert_close(part.aux["embedding"], whole.aux["embedding"][seeds], rtol=0, atol=1e-6)
+        torch.testing.assert_close(part.logits, whole.logits[seeds], rtol=0, atol=1e-5)
+        torch.testing.assert_close(part.branch_logits, whole.branch_logits[seeds], rtol=0, atol=1e-5)
+        torch.testing.assert_close(part.aux["embedding"], whole.aux["embedding"][seeds], rtol=0, atol=1e-5)
         assert part.available.equal(whole.available[seeds])
 
 
